@@ -1,0 +1,204 @@
+"""Every error that Petalpaw raises on purpose, each with a stable code and an HTTP status.
+
+    bytes → decode ─────────→ ImageError       one picture is bad; its neighbours are answered
+    HTTP  → parse ──────────→ RequestError     the request as a whole cannot be answered
+    disk  → manifest, digest → ArtifactError   a model folder is refused; nothing starts on it
+    host  → runtime, device ─→ HostError       this machine lacks what was asked for
+    work  → recipe, data, …  → WorkError       a command cannot go on; exit status 3
+
+    PetalpawError
+    ├── ImageError
+    │   ├── ImageEmpty            image_empty             422
+    │   ├── ImageUnsupported      image_unsupported       415
+    │   ├── ImageTruncated        image_truncated         422
+    │   ├── ImageTooManyPixels    image_too_many_pixels   413
+    │   └── ImageUnreadable       image_unreadable        422
+    ├── RequestError
+    │   ├── ParameterInvalid      parameter_invalid       422
+    │   ├── Unauthorized          unauthorized            401
+    │   ├── ModelUnknown          model_unknown           404
+    │   ├── RequestTooLarge       request_too_large       413
+    │   ├── TooManyImages         too_many_images         413
+    │   ├── Overloaded            overloaded              429
+    │   └── DeadlineExceeded      deadline_exceeded       504
+    ├── ArtifactError
+    │   ├── ManifestInvalid       manifest_invalid        503
+    │   ├── DigestMismatch        digest_mismatch         503
+    │   ├── SelfTestFailed        self_test_failed        503
+    │   └── PublishRefused        publish_refused         409
+    ├── HostError
+    │   ├── RuntimeMissing        runtime_missing         503
+    │   └── DeviceUnavailable     device_unavailable      503
+    └── WorkError
+        ├── RecipeInvalid         recipe_invalid          422
+        ├── DataInvalid           data_invalid            422
+        └── RunInvalid            run_invalid             422
+
+A code never changes its meaning; the same code stands in an HTTP answer, in a row of a scoring run and in a log.
+"""
+
+from typing import ClassVar
+
+
+class PetalpawError(Exception):
+    """Base of the tree.
+
+    `detail` says what happened and what to do next, in words meant for the person who asked.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class ImageError(PetalpawError):
+    """One picture cannot be classified; the others of the same request or run are unharmed."""
+
+
+class ImageEmpty(ImageError):
+    """No bytes at all."""
+
+    code, status = "image_empty", 422
+
+
+class ImageUnsupported(ImageError):
+    """The bytes are not a picture in any accepted format."""
+
+    code, status = "image_unsupported", 415
+
+
+class ImageTruncated(ImageError):
+    """The bytes begin like a picture but end early or are damaged."""
+
+    code, status = "image_truncated", 422
+
+
+class ImageTooManyPixels(ImageError):
+    """Decoding or resizing the picture would need more pixels than allowed."""
+
+    code, status = "image_too_many_pixels", 413
+
+
+class ImageUnreadable(ImageError):
+    """The file that should hold the picture could not be opened or read (offline only)."""
+
+    code, status = "image_unreadable", 422
+
+
+class RequestError(PetalpawError):
+    """A request that cannot be answered as a whole."""
+
+
+class ParameterInvalid(RequestError):
+    """A field is missing, unknown or outside its range."""
+
+    code, status = "parameter_invalid", 422
+
+
+class Unauthorized(RequestError):
+    """No key, or a wrong one, where one is required."""
+
+    code, status = "unauthorized", 401
+
+
+class ModelUnknown(RequestError):
+    """No such model, or no such version of it."""
+
+    code, status = "model_unknown", 404
+
+
+class RequestTooLarge(RequestError):
+    """The body is larger than the service accepts."""
+
+    code, status = "request_too_large", 413
+
+
+class TooManyImages(RequestError):
+    """More pictures in one request than the service accepts."""
+
+    code, status = "too_many_images", 413
+
+
+class Overloaded(RequestError):
+    """The queue is full; `retry_after` is the time in seconds after which to try again."""
+
+    code, status = "overloaded", 429
+
+    def __init__(self, detail: str, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(RequestError):
+    """The answer would have come later than the caller waits."""
+
+    code, status = "deadline_exceeded", 504
+
+
+class ArtifactError(PetalpawError):
+    """A model folder that must not be used."""
+
+
+class ManifestInvalid(ArtifactError):
+    """manifest.json is missing, unreadable, of another format version or contradicts itself."""
+
+    code, status = "manifest_invalid", 503
+
+
+class DigestMismatch(ArtifactError):
+    """A file of the artifact is missing or not the one that was published."""
+
+    code, status = "digest_mismatch", 503
+
+
+class SelfTestFailed(ArtifactError):
+    """The artifact does not give PyTorch's answers on this machine."""
+
+    code, status = "self_test_failed", 503
+
+
+class PublishRefused(ArtifactError):
+    """The artifact may not enter the model repository as it is."""
+
+    code, status = "publish_refused", 409
+
+
+class HostError(PetalpawError):
+    """This machine lacks what was asked for."""
+
+
+class RuntimeMissing(HostError):
+    """The runtime's package is not installed, or the artifact has no file for it."""
+
+    code, status = "runtime_missing", 503
+
+
+class DeviceUnavailable(HostError):
+    """The device was demanded and cannot be had; it is never replaced silently."""
+
+    code, status = "device_unavailable", 503
+
+
+class WorkError(PetalpawError):
+    """A command cannot go on."""
+
+
+class RecipeInvalid(WorkError):
+    """A recipe has unknown keys, wrong types or impossible values; all of them are listed."""
+
+    code, status = "recipe_invalid", 422
+
+
+class DataInvalid(WorkError):
+    """A folder of photos lacks what training or scoring needs; all problems are listed."""
+
+    code, status = "data_invalid", 422
+
+
+class RunInvalid(WorkError):
+    """A run folder or checkpoint is missing, unreadable or belongs to another recipe."""
+
+    code, status = "run_invalid", 422

@@ -1,0 +1,222 @@
+"""What an artifact is: the typed content of models/<name>/<version>/manifest.json."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from inference.errors import DigestMismatch, ManifestInvalid
+from inference.preprocessing import Preprocessing
+
+FORMAT_VERSION = 1
+"""What this code reads and writes; `Manifest.format_version` admits no other."""
+
+MANIFEST = "manifest.json"
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class FileEntry(_Frozen):
+    """Size in bytes and digest of one file of the artifact."""
+
+    sha256: Digest
+    size: int = Field(ge=0)
+
+
+class Tensor(_Frozen):
+    """One side of the signature; None in `shape` is the dynamic batch axis."""
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int | None, ...]
+
+
+class Signature(_Frozen):
+    """`images` uint8 (batch, height, width, 3) → `logits` float32 (batch, classes)."""
+
+    input: Tensor
+    output: Tensor
+
+    @classmethod
+    def of(cls, side: int, classes: int) -> "Signature":
+        """The signature of every Petalpaw model with square crops of `side` pixels."""
+        return cls(
+            input=Tensor(name="images", dtype="uint8", shape=(None, side, side, 3)),
+            output=Tensor(name="logits", dtype="float32", shape=(None, classes)),
+        )
+
+
+class Golden(_Frozen):
+    """PyTorch's logits for `inference.golden.golden_crops`, float32 (count, classes), and what may differ."""
+
+    crops_sha256: Digest
+    logits: tuple[tuple[float, ...], ...]
+    tolerance: float = Field(gt=0, description="largest |Δlogit| that counts as equal")
+
+
+class Calibration(_Frozen):
+    """Probabilities are softmax(logits / temperature); below `threshold` the classifier abstains.
+
+    The other figures say how both were fitted: on which split, on how many pictures, expected calibration error
+    (15 equal bins) before and after, and what abstaining costs and buys there.
+    """
+
+    temperature: float = Field(1.0, gt=0)
+    threshold: Probability = 0.0
+    split: str = "none"
+    images: int = 0
+    ece_before: Probability | None = None
+    ece_after: Probability | None = None
+    coverage: Probability | None = Field(None, description="share of pictures not abstained on")
+    accuracy_when_answering: Probability | None = None
+
+
+class Metrics(_Frozen):
+    """Accuracy on pictures that were neither trained on nor used for any choice, with a 95 % Wilson interval."""
+
+    split: str
+    images: int
+    accuracy: Probability
+    accuracy_low: Probability
+    accuracy_high: Probability
+    macro_f1: Probability
+    ece: Probability
+
+
+class ParityFigure(_Frozen):
+    """One runtime on one device against PyTorch eager: a row of parity.json."""
+
+    runtime: str
+    device: str
+    max_difference: float
+    mean_difference: float
+    top1_agreement: Probability
+    images: int
+    tolerance: float
+
+
+class Provenance(_Frozen):
+    """Where the artifact came from."""
+
+    recipe: str
+    recipe_sha256: Digest
+    backbone: str
+    weights: str
+    weights_sha256: Digest | None
+    data_fingerprint: Digest
+    packages: dict[str, str]
+    commit: str | None
+    created: str
+
+
+class Manifest(_Frozen):
+    """The whole of manifest.json. `version` is "0" until the artifact is published."""
+
+    format_version: Literal[1] = 1
+    name: Name
+    version: Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")] = "0"
+    title: str
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    signature: Signature
+    preprocessing: Preprocessing
+    preprocessing_golden: Digest
+    files: dict[FileName, FileEntry]
+    golden: Golden
+    calibration: Calibration
+    metrics: Metrics | None = None
+    parity: tuple[ParityFigure, ...] = ()
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Manifest":
+        classes = len(self.labels)
+        if len(set(self.labels)) != classes:
+            raise ValueError("labels repeat")
+        if self.signature != Signature.of(self.preprocessing.crop, classes):
+            raise ValueError("signature does not fit the preprocessing's crop and the number of labels")
+        if any(len(row) != classes for row in self.golden.logits):
+            raise ValueError("golden logits do not fit the number of labels")
+        return self
+
+    def to_json(self) -> str:
+        """The text of manifest.json, stable for equal content."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """The manifest of an artifact folder, and its digest, which identifies the artifact.
+
+    Raises ManifestInvalid, naming the file and what to do.
+    """
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ManifestInvalid(
+            f"{path} is missing: the folder is not an artifact or was copied half; copy it again or remove {folder}"
+        ) from None
+    except OSError as error:
+        raise ManifestInvalid(f"{path} cannot be read ({error.strerror}); check its owner and mode") from error
+    try:
+        content: Any = json.loads(raw)
+    except ValueError as error:
+        raise ManifestInvalid(f"{path} is not JSON ({error}); copy the folder again or remove it") from error
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if found != FORMAT_VERSION:
+        raise ManifestInvalid(
+            f"{path} has format version {found!r}, this Petalpaw reads {FORMAT_VERSION}; "
+            "publish the model again with this version, or serve it with the one that wrote it"
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise ManifestInvalid(f"{path} is invalid: {problems(error)}; publish the model again") from error
+    return manifest, digest_of(raw)
+
+
+def verify_files(folder: Path, manifest: Manifest, names: set[str] | None = None) -> None:
+    """Compare every file (or those named) with the manifest. Raises DigestMismatch, naming the first wrong file."""
+    for name, entry in manifest.files.items():
+        if names is not None and name not in names:
+            continue
+        path = folder / name
+        try:
+            actual = file_entry(path)
+        except OSError as error:
+            raise DigestMismatch(
+                f"{path} cannot be read ({error.strerror}); copy the artifact again or remove {folder}"
+            ) from error
+        if actual != entry:
+            raise DigestMismatch(
+                f"{path} is not the file that was published: {actual.size} bytes, {actual.sha256}, "
+                f"expected {entry.size} bytes, {entry.sha256}; copy the artifact again or remove {folder}"
+            )
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and digest of a file. Raises OSError."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileEntry(sha256=f"sha256:{digest}", size=file.tell())
+
+
+def digest_of(data: bytes) -> str:
+    """`sha256:` and the hexadecimal digest of `data`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def problems(error: ValidationError) -> str:
+    """Every problem of a validation, one after the other: `key: what is wrong`."""
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'whole'}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors()
+    )

@@ -1,0 +1,182 @@
+"""Picture bytes to the crop that a model sees: decode → orient → RGB → resize → crop.
+
+The one definition for training, evaluation, parity, serving and scoring. Given the same RGB picture it equals
+torchvision's `Resize` + `CenterCrop` on PIL images bit for bit (tests/inference/test_preprocessing.py).
+"""
+
+import hashlib
+import io
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from inference.errors import ImageEmpty, ImageTooManyPixels, ImageTruncated, ImageUnsupported
+
+Crop = NDArray[np.uint8]
+"""uint8, (height, width, 3), RGB, 0…255: what a model's `images` input holds per picture."""
+
+FORMATS = (
+    JpegImagePlugin.JpegImageFile.format,
+    MpoImagePlugin.MpoImageFile.format,
+    PngImagePlugin.PngImageFile.format,
+    WebPImagePlugin.WebPImageFile.format,
+    GifImagePlugin.GifImageFile.format,
+    BmpImagePlugin.BmpImageFile.format,
+    TiffImagePlugin.TiffImageFile.format,
+    AvifImagePlugin.AvifImageFile.format,
+)
+"""Pillow's names of the accepted formats; the content decides, never a file name or a MIME type."""
+
+MAX_PIXELS = 89_478_485
+"""Default limit on width × height, Pillow's own: a quarter of a gibibyte of RGB."""
+
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_WHITE = (255, 255, 255, 255)
+
+# The limit is enforced below, per call, before any pixel is decoded. Pillow's process-wide one only warns up to
+# twice its value, and the warning machinery is not thread-safe.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class Preprocessing(BaseModel):
+    """How a picture becomes a crop, as data: part of every recipe and every manifest.
+
+    `resize` is the length of the shorter side in pixels, `crop` the side of the centre square; both are given to
+    the resampling filter that `interpolation` names (antialiased, Pillow's convention).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    decoder: Literal["pillow"] = "pillow"
+    orientation: Literal["exif", "ignore"] = Field("exif", description="turn the picture as its EXIF tag says")
+    alpha: Literal["white", "drop"] = Field("white", description="what shows through transparent pixels")
+    resize: int = Field(256, ge=1, le=4096)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop: int = Field(224, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "Preprocessing":
+        if self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
+        return self
+
+    def __call__(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Crop:
+        """Decode one picture and cut out its crop.
+
+        Returns uint8 (crop, crop, 3). Raises `ImageError` and nothing else, whatever the bytes are.
+        """
+        return self.crop_of(self.decode(data, max_pixels))
+
+    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+        """Decode one picture to an upright RGB image of its full size; animations give their first frame.
+
+        Raises ImageEmpty, ImageUnsupported, ImageTruncated or ImageTooManyPixels.
+        """
+        image = _open(data)
+        self._check_pixels(image.size, max_pixels)
+        try:
+            image.load()
+            if self.orientation == "exif":
+                image = _upright(image)
+            return _rgb(image, self.alpha)
+        # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, … on damaged pixels.
+        except Exception as error:
+            raise ImageTruncated(
+                f"the {image.format or 'picture'} data is cut short or damaged ({error}); send the whole file"
+            ) from error
+
+    def crop_of(self, image: Image.Image) -> Crop:
+        """The centre crop of an RGB image, uint8 (crop, crop, 3)."""
+        width, height = self._resized(image.size)
+        resample = Image.Resampling[self.interpolation.upper()]
+        if (width, height) != image.size:
+            image = image.resize((width, height), resample)
+        # torchvision's CenterCrop rounds half to even, as Python does.
+        left, top = round((width - self.crop) / 2), round((height - self.crop) / 2)
+        return np.array(image.crop((left, top, left + self.crop, top + self.crop)), dtype=np.uint8)
+
+    def golden_digest(self) -> str:
+        """`sha256:` of the crop of a picture made by code: equal digests mean equal preprocessing."""
+        encoded = io.BytesIO()
+        golden_picture().save(encoded, "PNG")
+        return "sha256:" + hashlib.sha256(self(encoded.getvalue()).tobytes()).hexdigest()
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height after the shorter side became `resize` (torchvision truncates the longer one)."""
+        width, height = size
+        if width <= height:
+            return self.resize, int(self.resize * height / width)
+        return int(self.resize * width / height), self.resize
+
+    def _check_pixels(self, size: tuple[int, int], max_pixels: int) -> None:
+        for what, (width, height) in (("", size), (" once resized", self._resized(size))):
+            if width * height > max_pixels:
+                raise ImageTooManyPixels(
+                    f"the picture has {width} × {height} pixels{what}, the limit is {max_pixels:,}; send a smaller one"
+                )
+
+
+def golden_picture() -> Image.Image:
+    """A 403 × 301 RGB picture of gradients and a checkerboard, the same on every machine."""
+    y, x = np.mgrid[0:301, 0:403]
+    board = ((x // 13 + y // 7) % 2) * 255
+    planes = np.stack([x * 255 // 402, y * 255 // 300, board], axis=-1)
+    return Image.fromarray(planes.astype(np.uint8))
+
+
+def _open(data: bytes) -> Image.Image:
+    """Read the header. Raises ImageEmpty, ImageUnsupported or ImageTruncated."""
+    if not data:
+        raise ImageEmpty("the picture has no bytes; send the content of a file")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:  # as in decode()
+        if data.startswith(_SIGNATURES) or data[8:12] == b"WEBP" or data[4:8] == b"ftyp":
+            raise ImageTruncated("the picture's header is cut short or damaged; send the whole file") from error
+        accepted = ", ".join(name for name in FORMATS if name != "MPO")
+        raise ImageUnsupported(f"the bytes are not a picture in an accepted format ({accepted})") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 – damaged EXIF says nothing about the pixels, which are whole
+        return image
+
+
+def _rgb(image: Image.Image, alpha: str) -> Image.Image:
+    """Any Pillow mode to RGB: 16-bit keeps its high byte, palette and transparency are resolved."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _from_deep(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if alpha == "white":
+            image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
+    return image.convert("RGB")
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Greyscale of more than 8 bits: Pillow would clip at 255; the high byte of 16 is what a viewer shows."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values)
+        grey = np.clip(values * 255 if values.max() <= 1 else values, 0, 255)
+    else:
+        grey = np.clip(values, 0, 65535) >> 8
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
