@@ -14,6 +14,7 @@ FORMAT_VERSION = 1
 """What this code reads and writes; `Manifest.format_version` admits no other."""
 
 MANIFEST = "manifest.json"
+PARITY = "parity.json"
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -102,6 +103,22 @@ class ParityFigure(_Frozen):
     top1_agreement: Probability
     images: int
     tolerance: float
+
+
+class ParityReport(_Frozen):
+    """The whole of parity.json: what was compared, how far apart it was, and whether that is near enough.
+
+    `files` are the digests of the files that were compared; `problems` is empty when `passed`.
+    """
+
+    passed: bool
+    files: dict[FileName, Digest]
+    figures: tuple[ParityFigure, ...]
+    problems: tuple[str, ...] = ()
+    batches: tuple[int, ...]
+    photos: int
+    golden: int
+    created: str
 
 
 class Provenance(_Frozen):

@@ -17,7 +17,6 @@ from PIL import (
     Image,
     ImageOps,
     JpegImagePlugin,
-    MpoImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
@@ -31,7 +30,6 @@ Crop = NDArray[np.uint8]
 
 FORMATS = (
     JpegImagePlugin.JpegImageFile.format,
-    MpoImagePlugin.MpoImageFile.format,
     PngImagePlugin.PngImageFile.format,
     WebPImagePlugin.WebPImageFile.format,
     GifImagePlugin.GifImageFile.format,
@@ -39,7 +37,10 @@ FORMATS = (
     TiffImagePlugin.TiffImageFile.format,
     AvifImagePlugin.AvifImageFile.format,
 )
-"""Pillow's names of the accepted formats; the content decides, never a file name or a MIME type."""
+"""Pillow's names of the accepted formats; the content decides, never a file name or a MIME type.
+
+Its JPEG reader also takes MPO, the stereo JPEG that phones write.
+"""
 
 MAX_PIXELS = 89_478_485
 """Default limit on width × height, Pillow's own: a quarter of a gibibyte of RGB."""
@@ -147,7 +148,7 @@ def _open(data: bytes) -> Image.Image:
     except Exception as error:  # as in decode()
         if data.startswith(_SIGNATURES) or data[8:12] == b"WEBP" or data[4:8] == b"ftyp":
             raise ImageTruncated("the picture's header is cut short or damaged; send the whole file") from error
-        accepted = ", ".join(name for name in FORMATS if name != "MPO")
+        accepted = ", ".join(FORMATS)
         raise ImageUnsupported(f"the bytes are not a picture in an accepted format ({accepted})") from error
 
 

@@ -1,0 +1,99 @@
+"""Manifest + preprocessing + runtime: the one path from bytes to predictions, for service, scoring and parity."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from inference.errors import ImageError, SelfTestFailed
+from inference.golden import golden_crops
+from inference.manifest import digest_of
+from inference.prediction import DEFAULT_TOP_K, Logits, Prediction, predictions
+from inference.preprocessing import MAX_PIXELS, Crop
+from inference.repository import Artifact
+from inference.runtimes.base import Device, Runtime
+from inference.runtimes.registry import load_runtime
+
+
+class Classifier:
+    """A loaded artifact that has just given PyTorch's answers on this machine.
+
+    Safe to call from several threads at once.
+    """
+
+    def __init__(self, artifact: Artifact, runtime: Runtime) -> None:
+        self.artifact = artifact
+        self.runtime = runtime
+        self.labels = artifact.manifest.labels
+
+    @classmethod
+    def load(
+        cls,
+        artifact: Artifact,
+        *,
+        runtime: str = "onnx",
+        device: Device = "cpu",
+        threads: int = 1,
+        batch_sizes: Iterable[int] = (),
+    ) -> "Classifier":
+        """Load a verified artifact and replay its golden inputs, at batch 1, at their number and at `batch_sizes`.
+
+        `batch_sizes` are those that will be used later: a GPU prepares itself anew for each. Raises SelfTestFailed,
+        RuntimeMissing, DeviceUnavailable or ManifestInvalid.
+        """
+        classifier = cls(artifact, load_runtime(runtime, artifact.folder, device, threads))
+        classifier.self_test(batch_sizes)
+        return classifier
+
+    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Crop:
+        """Picture bytes → uint8 (height, width, 3). Raises ImageError and nothing else."""
+        return self.artifact.manifest.preprocessing(data, max_pixels)
+
+    def logits(self, crops: Crop) -> Logits:
+        """uint8 (batch, height, width, 3) → float32 (batch, classes)."""
+        return self.runtime.run(crops)
+
+    def predictions(self, logits: Logits, top_k: int = DEFAULT_TOP_K) -> list[Prediction]:
+        """Calibrated answers, one per row of `logits`. Raises ParameterInvalid when `top_k` is below 1."""
+        return predictions(logits, self.labels, self.artifact.manifest.calibration, top_k)
+
+    def classify(
+        self, images: Sequence[bytes], top_k: int = DEFAULT_TOP_K, max_pixels: int = MAX_PIXELS
+    ) -> list[Prediction | ImageError]:
+        """Pictures in, one outcome each, in order; a bad picture is its own outcome and harms no other.
+
+        Every crop runs at batch 1, so an answer never depends on its neighbours.
+        """
+        outcomes: list[Prediction | ImageError] = []
+        for data in images:
+            try:
+                crop = self.preprocess(data, max_pixels)
+            except ImageError as error:
+                outcomes.append(error)
+            else:
+                outcomes += self.predictions(self.logits(crop[None]), top_k)
+        return outcomes
+
+    def self_test(self, batch_sizes: Iterable[int] = ()) -> None:
+        """Prove preprocessing and model on this machine. Raises SelfTestFailed, saying what differs and by how much."""
+        manifest = self.artifact.manifest
+        where = f"{self.artifact.name}/{self.artifact.version} on {self.runtime.name} ({self.runtime.device})"
+        if manifest.preprocessing.golden_digest() != manifest.preprocessing_golden:
+            raise SelfTestFailed(
+                f"{where}: preprocessing gives other bytes than where the model was exported; "
+                "install the Pillow version that the lock names"
+            )
+        crops = golden_crops(manifest.preprocessing.crop)
+        if digest_of(crops.tobytes()) != manifest.golden.crops_sha256:
+            raise SelfTestFailed(f"{where}: the golden inputs differ from those of the export; export the model again")
+        expected = np.array(manifest.golden.logits, dtype=np.float32)
+        for size in sorted({1, len(crops), *batch_sizes}):
+            order = np.resize(np.arange(len(crops)), max(size, len(crops)))
+            batches = [order[start : start + size] for start in range(0, len(order), size)]
+            found = np.concatenate([self.logits(crops[batch]) for batch in batches])
+            difference = float(np.abs(found - expected[order]).max())
+            # Written so that NaN fails too.
+            if not difference <= manifest.golden.tolerance:
+                raise SelfTestFailed(
+                    f"{where}: logits of the golden inputs differ from PyTorch's by {difference:.3g} at batch {size}, "
+                    f"{manifest.golden.tolerance:g} is allowed; export the model again or choose another runtime"
+                )

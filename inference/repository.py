@@ -1,0 +1,170 @@
+"""The model repository: models/<name>/<version>/, one folder per artifact, published atomically."""
+
+import os
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from inference.errors import ManifestInvalid, ModelUnknown, PublishRefused
+from inference.manifest import (
+    MANIFEST,
+    PARITY,
+    Manifest,
+    ParityReport,
+    file_entry,
+    read_manifest,
+    verify_files,
+)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model folder whose manifest was read; `digest` is the manifest's sha256 and identifies the artifact."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+
+    @classmethod
+    def open(cls, folder: Path) -> "Artifact":
+        """Read the manifest and compare every file with it. Raises ManifestInvalid or DigestMismatch."""
+        manifest, digest = read_manifest(folder)
+        inside = folder.resolve()
+        for name in manifest.files:
+            if not (folder / name).resolve().is_relative_to(inside):
+                raise ManifestInvalid(f"{folder / name} leads out of the artifact's folder; copy the file itself there")
+        verify_files(folder, manifest)
+        return cls(folder, manifest, digest)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """The published version, "0" before."""
+        return self.manifest.version
+
+
+class Repository:
+    """A folder of models. Hidden entries, half-finished publications among them, are never looked at."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """The models that have at least one version, sorted. Raises ManifestInvalid when the root is unreadable."""
+        return [name for name in self._entries(self.root, _NAME) if self.versions(name)]
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a model, oldest first; empty when there is no such model."""
+        if not _NAME.fullmatch(name) or not (self.root / name).is_dir():
+            return []
+        return sorted(self._entries(self.root / name, _VERSION), key=int)
+
+    def open(self, name: str, version: str | None = None) -> Artifact:
+        """A verified artifact, by default its latest version. Raises ModelUnknown, ManifestInvalid, DigestMismatch."""
+        versions = self.versions(name)
+        if not versions or (version is not None and version not in versions):
+            known = ", ".join(f"{n}/{v}" for n in self.names() for v in self.versions(n)) or "none"
+            wanted = name if version is None else f"{name}/{version}"
+            raise ModelUnknown(f"there is no model {wanted!r} in {self.root}; known: {known}")
+        version = version or versions[-1]
+        folder = self.root / name / version
+        if not folder.resolve().is_relative_to(self.root.resolve()):
+            raise ManifestInvalid(f"{folder} leads out of the model repository; copy the artifact itself there")
+        artifact = Artifact.open(folder)
+        if (artifact.name, artifact.version) != (name, version):
+            raise ManifestInvalid(
+                f"{folder / MANIFEST} says {artifact.name}/{artifact.version}; rename the folder or publish again"
+            )
+        return artifact
+
+    def latest(self) -> list[Artifact]:
+        """The latest version of every model, sorted by name. Raises as `open` does, and when there is none."""
+        artifacts = [self.open(name) for name in self.names()]
+        if not artifacts:
+            raise ManifestInvalid(
+                f"{self.root} holds no model; publish one with `petalpaw publish RUN`, or name another repository"
+            )
+        return artifacts
+
+    def publish(self, source: Path) -> Artifact:
+        """Copy an exported artifact in as the next version of its model, all or nothing.
+
+        Raises PublishRefused when its parity report is missing, failed, or speaks of other files; DigestMismatch and
+        ManifestInvalid as `Artifact.open` does.
+        """
+        exported = Artifact.open(source)
+        report = read_parity(source, exported.manifest)
+        versions = self.versions(exported.name)
+        version = str(int(versions[-1]) + 1 if versions else 1)
+        home = self.root / exported.name
+        home.mkdir(parents=True, exist_ok=True)
+        staging = home / f".publish-{secrets.token_hex(4)}"
+        staging.mkdir()
+        try:
+            for name in (*exported.manifest.files, PARITY):
+                shutil.copyfile(source / name, staging / name)
+            manifest = exported.manifest.model_copy(
+                update={
+                    "version": version,
+                    "parity": report.figures,
+                    "files": {**exported.manifest.files, PARITY: file_entry(staging / PARITY)},
+                }
+            )
+            (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            for path in (*staging.iterdir(), staging):
+                _sync(path)
+            # Fails when a neighbour published the same version first: a folder that is not empty is never replaced.
+            staging.rename(home / version)
+        except OSError as error:
+            raise PublishRefused(f"{home / version} could not be written ({error}); nothing was published") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        _sync(home)
+        return self.open(exported.name, version)
+
+    def _entries(self, folder: Path, pattern: re.Pattern[str]) -> list[str]:
+        try:
+            return sorted(entry.name for entry in folder.iterdir() if pattern.fullmatch(entry.name) and entry.is_dir())
+        except OSError as error:
+            raise ManifestInvalid(
+                f"{folder} cannot be listed ({error.strerror}); name a folder of models that this user may read"
+            ) from error
+
+
+def read_parity(folder: Path, manifest: Manifest) -> ParityReport:
+    """The parity report of an exported artifact, if it allows publishing. Raises PublishRefused."""
+    path = folder / PARITY
+    try:
+        report = ParityReport.model_validate_json(path.read_bytes())
+    except OSError:
+        raise PublishRefused(f"{path} is missing; run `petalpaw parity` on the run first") from None
+    except ValidationError as error:
+        raise PublishRefused(f"{path} is not a parity report ({error}); run `petalpaw parity` again") from error
+    if report.files != {name: manifest.files[name].sha256 for name in manifest.files if name in report.files}:
+        raise PublishRefused(f"{path} speaks of other files than the artifact holds; run `petalpaw parity` again")
+    unproven = {name for name in manifest.files if name.startswith("model.")} - report.files.keys()
+    if unproven:
+        raise PublishRefused(f"{path} does not cover {', '.join(sorted(unproven))}; run `petalpaw parity` again")
+    if not report.passed:
+        raise PublishRefused(f"{path} says that parity failed: {'; '.join(report.problems)}")
+    return report
+
+
+def _sync(path: Path) -> None:
+    """Make a file's content or a folder's entries survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,28 @@
+"""What a runtime is."""
+
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+from inference.prediction import Logits
+from inference.preprocessing import Crop
+
+Device = Literal["cpu", "cuda"]
+
+
+class Runtime(Protocol):
+    """A loaded model: crops in, logits out.
+
+    `file` is the artifact's file that the runtime reads. `execution_provider` names what really computes, checked
+    after loading. `run` may be called from several threads at once.
+    """
+
+    name: ClassVar[str]
+    file: ClassVar[str]
+    device: Device
+    execution_provider: str
+
+    def __init__(self, folder: Path, device: Device, threads: int) -> None:
+        """Load `folder / file`. Raises DeviceUnavailable when `device` cannot be had, RuntimeMissing without a file."""
+
+    def run(self, crops: Crop) -> Logits:
+        """uint8 (batch, height, width, 3) → float32 (batch, classes)."""

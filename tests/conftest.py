@@ -1,0 +1,140 @@
+"""Pictures and models that the tests make themselves."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference.golden import golden_crops
+from inference.manifest import (
+    MANIFEST,
+    PARITY,
+    Calibration,
+    Golden,
+    Manifest,
+    ParityFigure,
+    ParityReport,
+    Provenance,
+    Signature,
+    digest_of,
+    file_entry,
+)
+from inference.preprocessing import Preprocessing
+from inference.repository import Artifact, Repository
+
+Colour = tuple[int, int, int]
+RED, GREEN, BLUE = (220, 30, 30), (30, 200, 40), (30, 40, 210)
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., bytes]:
+    """A maker of encoded pictures of one colour with a little noise."""
+
+    def make(colour: Colour = RED, size: tuple[int, int] = (320, 240), kind: str = "JPEG", seed: int = 0) -> bytes:
+        noise = np.random.RandomState(seed).randint(-20, 21, (size[1], size[0], 3))
+        pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, kind)
+        return encoded.getvalue()
+
+    return make
+
+
+def colour_artifact(folder: Path, name: str = "colours", labels: tuple[str, ...] = ("red", "green", "blue")) -> Path:
+    """An exported artifact in `folder` whose logits are the mean of each colour plane, divided by 32.
+
+    A real ONNX model of the real signature, made in milliseconds; its parity report says that it passed.
+    """
+    from onnx import TensorProto, helper, save
+
+    preprocessing = Preprocessing(resize=36, crop=32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["pixels", "axes"], ["means"], keepdims=0),
+            helper.make_node("Div", ["means", "scale"], ["logits"]),
+        ],
+        "colours",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 32, 32, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [
+            helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
+            helper.make_tensor("scale", TensorProto.FLOAT, [], [32.0]),
+        ],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "model.onnx")
+    (folder / "README.md").write_text(f"# {name}\n", encoding="utf-8")
+    crops = golden_crops(32)
+    logits = crops.astype(np.float32).mean(axis=(1, 2)) / 32
+    digest = digest_of(b"nothing")
+    manifest = Manifest(
+        name=name,
+        title="Which colour plane is brightest",
+        labels=labels,
+        signature=Signature.of(32, 3),
+        preprocessing=preprocessing,
+        preprocessing_golden=preprocessing.golden_digest(),
+        files={file: file_entry(folder / file) for file in ("README.md", "model.onnx")},
+        golden=Golden(crops_sha256=digest_of(crops.tobytes()), logits=logits.tolist(), tolerance=1e-3),
+        calibration=Calibration(threshold=0.5),
+        provenance=Provenance(
+            recipe="none",
+            recipe_sha256=digest,
+            backbone="none",
+            weights="none",
+            weights_sha256=None,
+            data_fingerprint=digest,
+            packages={},
+            commit=None,
+            created="2026-01-01T00:00:00Z",
+        ),
+    )
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    report = ParityReport(
+        passed=True,
+        files={"model.onnx": manifest.files["model.onnx"].sha256},
+        figures=(
+            ParityFigure(
+                runtime="onnx",
+                device="cpu",
+                max_difference=0,
+                mean_difference=0,
+                top1_agreement=1,
+                images=8,
+                tolerance=1e-3,
+            ),
+        ),
+        batches=(1,),
+        photos=0,
+        golden=8,
+        created="2026-01-01T00:00:00Z",
+    )
+    (folder / PARITY).write_text(report.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """The folder of an exported, not yet published artifact."""
+    return colour_artifact(tmp_path / "exported")
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A model repository with `colours` and `tones`, both version 1. Read-only: tests that write make their own."""
+    root = tmp_path_factory.mktemp("models")
+    made = Repository(root)
+    made.publish(colour_artifact(tmp_path_factory.mktemp("colours")))
+    made.publish(colour_artifact(tmp_path_factory.mktemp("tones"), "tones", ("warm", "leafy", "cold")))
+    return made
+
+
+@pytest.fixture(scope="session")
+def artifact(repository: Repository) -> Artifact:
+    """The artifact colours/1."""
+    return repository.open("colours")
