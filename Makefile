@@ -1,0 +1,44 @@
+# Two commands need nothing but python3, make and the package registries: make serve, make test.
+PORT ?= 3000
+BIN := .venv/bin
+LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet
+
+.PHONY: serve test install dev lint lock clean
+
+serve: install
+	PORT=$(PORT) $(BIN)/petalpaw serve
+
+test: dev
+	$(BIN)/python -m pytest
+
+install: .venv/.serve
+dev: .venv/.dev
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock:
+	uv=$$(requirements/uv.sh) && \
+	$$uv pip compile pyproject.toml requirements/build.in --all-extras $(LOCK) -o requirements/dev.txt && \
+	$$uv pip compile pyproject.toml requirements/build.in $(LOCK) -c requirements/dev.txt -o requirements/serve.txt
+
+clean:
+	rm -rf .venv .tools build dist *.egg-info
+
+# $(1): the lock to install. The project itself is installed in place, with the locked setuptools.
+define installed
+	uv=$$(requirements/uv.sh) && \
+	{ [ -x $(BIN)/python ] || $$uv venv --quiet --python '>=3.11' .venv; } && \
+	$$uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/$(1) && \
+	$$uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+endef
+
+.venv/.serve: requirements/serve.txt pyproject.toml
+	$(call installed,serve.txt)
+
+.venv/.dev: requirements/dev.txt pyproject.toml
+	$(call installed,dev.txt)
+	@touch .venv/.serve
