@@ -1,0 +1,1 @@
+"""Labelled photos to a measured, calibrated classifier: recipe → data → network → stages → figures → run folder."""
