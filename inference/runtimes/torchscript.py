@@ -31,6 +31,7 @@ class TorchScriptRuntime:
             with warnings.catch_warnings():
                 # torch.jit is deprecated since 2.11 but still loads; ONNX is the main artifact.
                 warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.simplefilter("ignore", FutureWarning)
                 module = torch.jit.load(folder / self.file, map_location=device)  # type: ignore[no-untyped-call]
             self._module = module.eval()
         except RuntimeError as error:

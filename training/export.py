@@ -1,0 +1,115 @@
+"""A finished run to an artifact: model.onnx and model.torchscript.pt from the same eval-mode module."""
+
+import shutil
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from inference.golden import golden_crops
+from inference.manifest import MANIFEST, Golden, Manifest, Signature, digest_of, file_entry
+from inference.prediction import Logits
+from inference.preprocessing import Crop
+from inference.repository import Artifact
+from training.run import Run
+
+ARTIFACT = "artifact"
+_EXAMPLES = 2  # an example batch of 1 would be taken for a constant
+
+
+def export(run: Run) -> Artifact:
+    """Write `<run>/artifact/` anew: both models, the model card and the manifest, with PyTorch's golden logits.
+
+    The module takes uint8 (batch, height, width, 3) and gives float32 logits (batch, classes); normalisation is part
+    of it. Raises RunInvalid when the run has no finished training.
+    """
+    folder, building = run.folder / ARTIFACT, run.folder / f".{ARTIFACT}"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    module = run.module().to("cpu", memory_format=torch.contiguous_format).eval()
+    crops = golden_crops(run.recipe.preprocessing.crop)
+    export_onnx(module, crops[:_EXAMPLES], building / "model.onnx")
+    export_torchscript(module, crops[:_EXAMPLES], building / "model.torchscript.pt")
+    shutil.copyfile(run.folder / "README.md", building / "README.md")
+    manifest = Manifest(
+        name=run.recipe.name,
+        title=run.recipe.title,
+        labels=run.labels,
+        signature=Signature.of(run.recipe.preprocessing.crop, len(run.labels)),
+        preprocessing=run.recipe.preprocessing,
+        preprocessing_golden=run.recipe.preprocessing.golden_digest(),
+        files={path.name: file_entry(path) for path in sorted(building.iterdir())},
+        golden=Golden(
+            crops_sha256=digest_of(crops.tobytes()),
+            logits=tuple(tuple(float(value) for value in row) for row in eager_logits(module, crops)),
+            tolerance=run.recipe.parity.tolerance,
+        ),
+        calibration=run.calibration,
+        metrics=run.metrics,
+        provenance=run.provenance,
+    )
+    (building / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    building.rename(folder)
+    return Artifact.open(folder)
+
+
+def eager_logits(module: nn.Module, crops: Crop) -> Logits:
+    """PyTorch's own answer: uint8 (batch, height, width, 3) → float32 (batch, classes), on the CPU in fp32."""
+    with torch.inference_mode():
+        logits: Logits = module(torch.from_numpy(np.ascontiguousarray(crops))).numpy()
+    return logits
+
+
+def export_onnx(module: nn.Module, examples: Crop, path: Path) -> None:
+    """Write one self-contained ONNX file with a dynamic batch axis, input `images`, output `logits`.
+
+    The exporter's notes on source files and lines are left out: they name folders of this machine.
+    """
+    with _deprecations_ignored():
+        program = torch.onnx.export(
+            module,
+            (torch.from_numpy(examples),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for part in (model, model.graph, *model.graph.input, *model.graph.output, *model.graph.value_info):
+        del part.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def export_torchscript(module: nn.Module, examples: Crop, path: Path) -> None:
+    """Write a traced and frozen TorchScript file, without the source positions that PyTorch adds for its debugger."""
+    traced = path.with_name(path.name + ".traced")
+    with _deprecations_ignored(), torch.inference_mode():
+        script = torch.jit.freeze(torch.jit.trace(module, torch.from_numpy(examples)))  # type: ignore[no-untyped-call]
+        torch.jit.save(script, traced)
+    with zipfile.ZipFile(traced) as source, zipfile.ZipFile(path, "w") as target:
+        for entry in source.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                target.writestr(entry, source.read(entry))
+    traced.unlink()
+
+
+@contextmanager
+def _deprecations_ignored() -> Iterator[None]:
+    """torch.jit is deprecated since 2.11 but works; the ONNX exporter warns about its own internals."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning, UserWarning):
+            warnings.simplefilter("ignore", category)
+        yield
