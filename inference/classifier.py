@@ -10,7 +10,7 @@ from inference.manifest import digest_of
 from inference.prediction import DEFAULT_TOP_K, Logits, Prediction, predictions
 from inference.preprocessing import MAX_PIXELS, Crop
 from inference.repository import Artifact
-from inference.runtimes.base import Device, Runtime
+from inference.runtimes.base import DeviceChoice, Runtime
 from inference.runtimes.registry import load_runtime
 
 
@@ -31,7 +31,7 @@ class Classifier:
         artifact: Artifact,
         *,
         runtime: str = "onnx",
-        device: Device = "cpu",
+        device: DeviceChoice = "auto",
         threads: int = 1,
         batch_sizes: Iterable[int] = (),
     ) -> "Classifier":

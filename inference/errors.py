@@ -32,7 +32,8 @@
     └── WorkError
         ├── RecipeInvalid         recipe_invalid          422
         ├── DataInvalid           data_invalid            422
-        └── RunInvalid            run_invalid             422
+        ├── RunInvalid            run_invalid             422
+        └── OutputUnwritable      output_unwritable       422
 
 A code never changes its meaning; the same code stands in an HTTP answer, in a row of a scoring run and in a log.
 """
@@ -202,3 +203,9 @@ class RunInvalid(WorkError):
     """A run folder or checkpoint is missing, unreadable or belongs to another recipe."""
 
     code, status = "run_invalid", 422
+
+
+class OutputUnwritable(WorkError):
+    """The place for the results exists already, cannot be written, or is full; what was written stays."""
+
+    code, status = "output_unwritable", 422

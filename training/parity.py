@@ -17,8 +17,7 @@ from inference.prediction import Logits
 from inference.preprocessing import Crop
 from inference.repository import Artifact
 from inference.runtimes.base import Device
-from inference.runtimes.onnx import cuda_device_count
-from inference.runtimes.registry import RUNTIMES, load_runtime, runtime_class
+from inference.runtimes.registry import RUNTIMES, cuda_device_count, load_runtime, runtime_class
 from training.export import eager_logits
 
 BATCHES = (1, 2, 7, 32)

@@ -7,6 +7,8 @@ from inference.prediction import Logits
 from inference.preprocessing import Crop
 
 Device = Literal["cpu", "cuda"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+"""What a user may ask for; `auto` is CUDA where it works."""
 
 
 class Runtime(Protocol):

@@ -1,6 +1,5 @@
 """ONNX Runtime on the CPU or on CUDA."""
 
-import ctypes
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,27 +53,13 @@ class OnnxRuntime:
 
 
 _CUDA_MISSING = (
-    "device 'cuda' was demanded but ONNX Runtime could not load its CUDA execution provider; install "
-    "onnxruntime-gpu with its [cuda,cudnn] extras and an NVIDIA driver for CUDA 13, or choose device 'cpu'"
+    "device 'cuda' was demanded but ONNX Runtime could not load its CUDA execution provider; it needs an NVIDIA GPU, "
+    "a driver for CUDA 13 and the libraries of petalpaw[cuda]; provide them, or choose device 'cpu'"
 )
 
 
 def _require_cuda() -> None:
-    """Load CUDA's libraries from the Python packages. Raises DeviceUnavailable when there is no GPU."""
-    if not cuda_device_count():
-        raise DeviceUnavailable("device 'cuda' was demanded but no NVIDIA GPU is visible; choose device 'cpu'")
+    """Load CUDA's libraries from the Python packages. Raises DeviceUnavailable."""
     if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         raise DeviceUnavailable(_CUDA_MISSING)
     onnxruntime.preload_dlls()
-
-
-def cuda_device_count() -> int:
-    """The number of GPUs that the NVIDIA driver shows to this process; 0 without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value

@@ -1,10 +1,14 @@
 """The runtimes by name. A runtime's package is imported when it is chosen, not before."""
 
+import ctypes
 import importlib
+import logging
 from pathlib import Path
 
-from inference.errors import RuntimeMissing
-from inference.runtimes.base import Device, Runtime
+from inference.errors import DeviceUnavailable, RuntimeMissing
+from inference.runtimes.base import DeviceChoice, Runtime
+
+logger = logging.getLogger(__name__)
 
 RUNTIMES = {
     "onnx": "inference.runtimes.onnx:OnnxRuntime",
@@ -27,9 +31,31 @@ def runtime_class(name: str) -> type[Runtime]:
     return found
 
 
-def load_runtime(name: str, folder: Path, device: Device, threads: int) -> Runtime:
-    """Load an artifact's model into the named runtime. Raises RuntimeMissing or DeviceUnavailable."""
+def load_runtime(name: str, folder: Path, device: DeviceChoice, threads: int) -> Runtime:
+    """Load an artifact's model into the named runtime. Raises RuntimeMissing or DeviceUnavailable.
+
+    `auto` is CUDA where a GPU is visible and the runtime can use it; where it cannot, the log says why.
+    """
     chosen = runtime_class(name)
     if not (folder / chosen.file).is_file():
         raise RuntimeMissing(f"runtime {name!r} needs {folder / chosen.file}, which the artifact does not have")
-    return chosen(folder, device, threads)
+    if device != "auto":
+        return chosen(folder, device, threads)
+    if cuda_device_count():
+        try:
+            return chosen(folder, "cuda", threads)
+        except DeviceUnavailable as error:
+            logger.warning("using the CPU although there is a GPU: %s", error.detail)
+    return chosen(folder, "cpu", threads)
+
+
+def cuda_device_count() -> int:
+    """The number of GPUs that the NVIDIA driver shows to this process; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value

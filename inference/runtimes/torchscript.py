@@ -27,6 +27,8 @@ class TorchScriptRuntime:
         self.device: Device = device
         self.execution_provider = f"torch-{device}"
         torch.set_num_threads(threads)
+        # TF32 would round to 10 bits inside convolutions and break parity.
+        torch.backends.cudnn.allow_tf32 = False
         try:
             with warnings.catch_warnings():
                 # torch.jit is deprecated since 2.11 but still loads; ONNX is the main artifact.
