@@ -19,6 +19,9 @@
     │   ├── ModelUnknown          model_unknown           404
     │   ├── RequestTooLarge       request_too_large       413
     │   ├── TooManyImages         too_many_images         413
+    │   ├── ImagesFailed          images_failed           422
+    │   ├── PathUnknown           path_unknown            404
+    │   ├── MethodUnsupported     method_unsupported      405
     │   ├── Overloaded            overloaded              429
     │   └── DeadlineExceeded      deadline_exceeded       504
     ├── ArtifactError
@@ -121,6 +124,24 @@ class TooManyImages(RequestError):
     """More pictures in one request than the service accepts."""
 
     code, status = "too_many_images", 413
+
+
+class ImagesFailed(RequestError):
+    """None of the pictures of a request with several could be classified; each has an error of its own."""
+
+    code, status = "images_failed", 422
+
+
+class PathUnknown(RequestError):
+    """The service has nothing at this address."""
+
+    code, status = "path_unknown", 404
+
+
+class MethodUnsupported(RequestError):
+    """The address exists, but not for this HTTP method."""
+
+    code, status = "method_unsupported", 405
 
 
 class Overloaded(RequestError):
