@@ -37,11 +37,11 @@ class Classifier:
     ) -> "Classifier":
         """Load a verified artifact and replay its golden inputs, at batch 1, at their number and at `batch_sizes`.
 
-        `batch_sizes` are those that will be used later: a GPU prepares itself anew for each. Raises SelfTestFailed,
-        RuntimeMissing, DeviceUnavailable or ManifestInvalid.
+        `batch_sizes` are those that will be used later on a GPU, which prepares itself anew for each; a CPU does not.
+        Raises SelfTestFailed, RuntimeMissing, DeviceUnavailable or ManifestInvalid.
         """
         classifier = cls(artifact, load_runtime(runtime, artifact.folder, device, threads))
-        classifier.self_test(batch_sizes)
+        classifier.self_test(batch_sizes if classifier.runtime.device == "cuda" else ())
         return classifier
 
     def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Crop:
