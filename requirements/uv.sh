@@ -14,7 +14,7 @@ from_apt() {
     as_root=
     [ "$(id -u)" = 0 ] || as_root='sudo -n'
     say 'python3 has no venv here; installing python3-venv with apt-get'
-    { $as_root apt-get update && $as_root apt-get install -y --no-install-recommends python3-venv ca-certificates; } >&2
+    { $as_root apt-get -qq update && $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends python3-venv; } >&2
 }
 
 if command -v uv; then exit; fi
