@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from inference.errors import ImageError, SelfTestFailed
+from inference.errors import ImageError, RuntimeMissing, SelfTestFailed
 from inference.golden import golden_crops
 from inference.manifest import digest_of
 from inference.prediction import DEFAULT_TOP_K, Logits, Prediction, predictions
 from inference.preprocessing import MAX_PIXELS, Crop
 from inference.repository import Artifact
 from inference.runtimes.base import DeviceChoice, Runtime
-from inference.runtimes.registry import load_runtime
+from inference.runtimes.registry import load_runtime, runtime_class
 
 
 class Classifier:
@@ -40,6 +40,13 @@ class Classifier:
         `batch_sizes` are those that will be used later on a GPU, which prepares itself anew for each; a CPU does not.
         Raises SelfTestFailed, RuntimeMissing, DeviceUnavailable or ManifestInvalid.
         """
+        # A file that the manifest does not name was never compared with a digest.
+        file = runtime_class(runtime).file
+        if file not in artifact.manifest.files:
+            raise RuntimeMissing(
+                f"{artifact.name}/{artifact.version} was published without {file}, which runtime {runtime!r} needs; "
+                "export and publish it with that file or choose another runtime"
+            )
         classifier = cls(artifact, load_runtime(runtime, artifact.folder, device, threads))
         classifier.self_test(batch_sizes if classifier.runtime.device == "cuda" else ())
         return classifier
@@ -89,8 +96,14 @@ class Classifier:
         for size in sorted({1, len(crops), *batch_sizes}):
             order = np.resize(np.arange(len(crops)), max(size, len(crops)))
             batches = [order[start : start + size] for start in range(0, len(order), size)]
-            found = np.concatenate([self.logits(crops[batch]) for batch in batches])
-            difference = float(np.abs(found - expected[order]).max())
+            try:
+                found = np.concatenate([self.logits(crops[batch]) for batch in batches])
+                difference = float(np.abs(found - expected[order]).max())
+            # Runtimes raise what they like when a model's inputs or outputs are not those of the signature.
+            except Exception as error:
+                raise SelfTestFailed(
+                    f"{where}: the model cannot run the golden inputs at batch {size} ({error}); export it again"
+                ) from error
             # Written so that NaN fails too.
             if not difference <= manifest.golden.tolerance:
                 raise SelfTestFailed(

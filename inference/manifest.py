@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inference.errors import DigestMismatch, ManifestInvalid
+from inference.golden import GOLDEN_COUNT
 from inference.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
@@ -160,8 +161,8 @@ class Manifest(_Frozen):
             raise ValueError("labels repeat")
         if self.signature != Signature.of(self.preprocessing.crop, classes):
             raise ValueError("signature does not fit the preprocessing's crop and the number of labels")
-        if any(len(row) != classes for row in self.golden.logits):
-            raise ValueError("golden logits do not fit the number of labels")
+        if len(self.golden.logits) != GOLDEN_COUNT or any(len(row) != classes for row in self.golden.logits):
+            raise ValueError(f"golden logits are not {GOLDEN_COUNT} rows of {classes} numbers, one per label")
         return self
 
     def to_json(self) -> str:
@@ -185,7 +186,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise ManifestInvalid(f"{path} cannot be read ({error.strerror}); check its owner and mode") from error
     try:
         content: Any = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestInvalid(f"{path} is not JSON ({error}); copy the folder again or remove it") from error
     found = content.get("format_version") if isinstance(content, dict) else None
     if found != FORMAT_VERSION:

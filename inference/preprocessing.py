@@ -6,6 +6,8 @@ torchvision's `Resize` + `CenterCrop` on PIL images bit for bit (tests/inference
 
 import hashlib
 import io
+import logging
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -13,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
+    ExifTags,
     GifImagePlugin,
     Image,
-    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -47,10 +49,25 @@ MAX_PIXELS = 89_478_485
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _WHITE = (255, 255, 255, 255)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture of each EXIF orientation upright."""
 
 # The limit is enforced below, per call, before any pixel is decoded. Pillow's process-wide one only warns up to
 # twice its value, and the warning machinery is not thread-safe.
 Image.MAX_IMAGE_PIXELS = None
+
+# What Pillow warns and logs about a damaged picture stands in that picture's own answer; on standard error it would
+# only hide what the operator must read. A filter set once is also safe where catch_warnings, per call, is not.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class Preprocessing(BaseModel):
@@ -153,10 +170,13 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says. Pillow's `exif_transpose` also writes EXIF anew, which other damaged tags make fail."""
     try:
-        return ImageOps.exif_transpose(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # noqa: BLE001 – damaged EXIF says nothing about the pixels, which are whole
         return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image, alpha: str) -> Image.Image:

@@ -108,10 +108,9 @@ class Repository:
         versions = self.versions(exported.name)
         version = str(int(versions[-1]) + 1 if versions else 1)
         home = self.root / exported.name
-        home.mkdir(parents=True, exist_ok=True)
         staging = home / f".publish-{secrets.token_hex(4)}"
-        staging.mkdir()
         try:
+            staging.mkdir(parents=True)
             for name in (*exported.manifest.files, PARITY):
                 shutil.copyfile(source / name, staging / name)
             manifest = exported.manifest.model_copy(

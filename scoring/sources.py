@@ -45,7 +45,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
-    """A file. `named` says that the user named it himself, so that pipes such as /dev/stdin are read too.
+    """A file. `named` says that the user named this very file, so that pipes such as /dev/stdin are read too.
 
     `problem` stands in for a folder whose content cannot be listed: reading raises it.
     """
