@@ -49,6 +49,7 @@ class Classifier:
             )
         classifier = cls(artifact, load_runtime(runtime, artifact.folder, device, threads))
         classifier.self_test(batch_sizes if classifier.runtime.device == "cuda" else ())
+        classifier.runtime.trim()
         return classifier
 
     def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Crop:

@@ -28,3 +28,6 @@ class Runtime(Protocol):
 
     def run(self, crops: Crop) -> Logits:
         """uint8 (batch, height, width, 3) → float32 (batch, classes)."""
+
+    def trim(self) -> None:
+        """Give back memory that larger batches than those to come have taken, where the runtime keeps it."""

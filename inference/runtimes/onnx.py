@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import onnxruntime
 
 from inference.errors import DeviceUnavailable, ManifestInvalid
@@ -50,6 +51,19 @@ class OnnxRuntime:
         """uint8 (batch, height, width, 3) → float32 (batch, classes)."""
         (logits,) = self._session.run(["logits"], {"images": crops})
         return logits  # type: ignore[no-any-return]  # onnxruntime publishes no types
+
+    def trim(self) -> None:
+        """Give the arena's unused memory back: after the self-test's batches, 55 MB per MobileNetV2 on the CPU.
+
+        Shrinking is part of a run; doing it in every run would cost up to a quarter of the speed.
+        """
+        if self.device != "cpu":
+            return
+        shrinking = onnxruntime.RunOptions()
+        shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        (images,) = self._session.get_inputs()
+        one = np.zeros((1, *images.shape[1:]), dtype=np.uint8)
+        self._session.run(["logits"], {"images": one}, shrinking)
 
 
 _CUDA_MISSING = (

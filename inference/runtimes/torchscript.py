@@ -48,3 +48,6 @@ class TorchScriptRuntime:
             images = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
             logits: Logits = self._module(images).float().cpu().numpy()
         return logits
+
+    def trim(self) -> None:
+        """Nothing to do: PyTorch's CPU allocator keeps nothing."""

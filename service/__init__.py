@@ -1,0 +1,1 @@
+"""The BentoML service: HTTP around the classifiers of a model repository."""

@@ -1,0 +1,67 @@
+"""The BentoML service. `bentoml serve service.app:Petalpaw` starts it.
+
+The supervisor of `bentoml serve` imports this module too, before the worker does and only to learn what to start.
+What it would never use is not imported there: that is half a second of every start, and 20 MB.
+"""
+
+import logging
+from time import perf_counter
+from typing import cast
+
+import bentoml
+
+from service import launch
+
+if not launch.supervising():
+    from inference.budget import Budget
+    from service.api import api
+    from service.catalog import Catalog
+    from service.edge import Edge
+    from service.settings import misspelt, read_settings
+    from service.streams import streams
+
+# BentoML's own limit answers in a form of its own; the setting request_timeout_s, which comes first, must be below.
+_LONGEST_REQUEST_S = 60
+
+_log = logging.getLogger("bentoml.petalpaw")
+
+
+@bentoml.service(name="petalpaw", workers=1, traffic={"timeout": _LONGEST_REQUEST_S})
+class Petalpaw:
+    """Image classification with an outcome for every picture."""
+
+    def __init__(self) -> None:
+        try:
+            self._start()
+        except Exception as error:  # noqa: BLE001 – whatever it is, a supervisor must not try again for ever
+            launch.refuse(error)
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]  # its staticmethod form has no complete type
+    @staticmethod
+    def supervise() -> None:
+        """In the supervisor, before it starts the worker."""
+        launch.supervise()
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]  # as above
+    def close(self) -> None:
+        """Let go of the threads."""
+        api.state.streams.close()
+
+    def _start(self) -> None:
+        start = perf_counter()
+        settings = read_settings()
+        for line in misspelt():
+            _log.warning("%s", line)
+        budget = Budget.plan(streams=settings.streams, threads=settings.threads)
+        _log.info("budget: %s", budget)
+        catalog = Catalog.load(settings, budget)
+        api.state.settings, api.state.catalog = settings, catalog
+        api.state.streams = streams(settings, budget, catalog.device)
+        _log.info("%d model(s) ready after %.2f s", len(catalog.classifiers), perf_counter() - start)
+
+
+if not launch.supervising():
+    # mypy does not see that a class decorator returns something else.
+    made = cast("bentoml.Service[Petalpaw]", Petalpaw)
+    made.mount_asgi_app(api)
+    made.add_asgi_middleware(Edge)

@@ -1,0 +1,199 @@
+"""The three bodies of POST /classify, read within limits into one `Order`.
+
+    multipart/form-data                        parts `images` (files), fields `model` and `top_k`
+    image/* or application/octet-stream        the picture itself
+    application/json                           {"images": ["<base64>", …], "model": …, "top_k": …}
+
+`model` and `top_k` may stand in the query of each. Nothing is written to disk, and of a body that is too large no
+more is kept than the limit.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from inference.errors import ImageUnsupported, ParameterInvalid, PetalpawError, RequestTooLarge, TooManyImages
+from service.settings import Settings
+
+PARAMETERS = ("model", "top_k")
+FIELDS = ("images", *PARAMETERS)
+_MAX_PARAMETER_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a request: its bytes, or why there are none. `filename` is what the client called it."""
+
+    data: bytes | PetalpawError
+    filename: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client wants classified, and how; None where it did not say."""
+
+    pictures: tuple[Picture, ...]
+    model: str | None
+    top_k: int | None
+
+
+async def read_order(request: Request, settings: Settings) -> Order:
+    """Read a request's body in whichever form it has.
+
+    Raises RequestTooLarge, TooManyImages, ParameterInvalid, ImageUnsupported for a body of no known type, and
+    starlette's ClientDisconnect when the client leaves half-way.
+    """
+    parameters = request.query_params.multi_items()
+    _known(parameters, PARAMETERS, "query parameter")
+    chunks = _chunks(request, settings.max_body_bytes)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        pictures, fields = await _from_multipart(request, chunks, settings)
+        parameters += fields
+    elif kind == "application/json":
+        body = b"".join([chunk async for chunk in chunks])
+        # Decoding megabytes of base64 would hold up the event loop.
+        pictures, fields = await run_in_threadpool(_from_json, body)
+        parameters += fields
+    elif kind.startswith("image/") or kind == "application/octet-stream":
+        pictures = [Picture(b"".join([chunk async for chunk in chunks]))]
+    else:
+        raise ImageUnsupported(
+            f"a body of type {kind or 'none'!r} holds no picture; send multipart/form-data with parts named 'images', "
+            "application/json with base64, or a picture itself as image/* or application/octet-stream"
+        )
+    if not pictures:
+        raise ParameterInvalid("there is no picture in the request; send at least one as 'images'")
+    if len(pictures) > settings.max_images:
+        raise _too_many(settings.max_images)
+    return Order(tuple(pictures), _model(parameters), _top_k(parameters))
+
+
+async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives. Raises RequestTooLarge as soon as it is known to be."""
+    error = RequestTooLarge(f"the body is larger than {limit:,} bytes; send fewer or smaller pictures per request")
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise error
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise error
+        yield chunk
+
+
+class _Parser(MultiPartParser):
+    """starlette's parser with all files in memory, whose sum `_chunks` limits, and a limit on parts of any kind."""
+
+    def __init__(self, request: Request, chunks: AsyncGenerator[bytes, None], settings: Settings) -> None:
+        super().__init__(
+            request.headers, chunks, max_files=float("inf"), max_fields=float("inf"), max_part_size=_MAX_PARAMETER_BYTES
+        )
+        self.spool_max_size = settings.max_body_bytes
+        self._max_images = settings.max_images
+        self._parts = 0
+
+    def on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > self._max_images + len(PARAMETERS):
+            raise _too_many(self._max_images)
+        super().on_part_begin()
+
+
+async def _from_multipart(
+    request: Request, chunks: AsyncGenerator[bytes, None], settings: Settings
+) -> tuple[list[Picture], list[tuple[str, str]]]:
+    try:
+        form = await _Parser(request, chunks, settings).parse()
+    except MultiPartException as error:
+        raise ParameterInvalid(f"the multipart body cannot be read: {error.message}") from None
+    except UnicodeError:
+        raise ParameterInvalid("the names in the multipart body are not in its charset; send UTF-8") from None
+    _known(form.multi_items(), FIELDS, "part")
+    pictures, fields = [], []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile) != (name == "images"):
+            raise ParameterInvalid(f"part {name!r} must be {'a file' if name == 'images' else 'text'}")
+        if isinstance(value, UploadFile):
+            pictures.append(Picture(await value.read(), _printable(value.filename)))
+            await value.close()
+        else:
+            fields.append((name, value))
+    return pictures, fields
+
+
+def _printable(filename: str | None) -> str | None:
+    """A file name that JSON can carry: some charsets decode to halves of characters."""
+    return filename.encode("utf-8", "replace").decode("utf-8") if filename else None
+
+
+def _from_json(body: bytes) -> tuple[list[Picture], list[tuple[str, Any]]]:
+    """Pictures and parameters of a JSON body. A picture that is not base64 is its own outcome."""
+    try:
+        # Pairs instead of a dict, which would hide that a key is given twice.
+        items = json.loads(body, object_pairs_hook=list)
+    # RecursionError: arrays in arrays in arrays; ValueError: not JSON, not UTF-8, or a number of thousands of digits.
+    except (ValueError, RecursionError) as error:
+        raise ParameterInvalid(f"the body is not JSON that can be read: {error}") from None
+    if not isinstance(items, list) or not all(isinstance(item, tuple) for item in items):
+        raise ParameterInvalid('the body must be a JSON object: {"images": ["<base64>", …]}')
+    _known(items, FIELDS, "key")
+    images = _single(items, "images")
+    if not isinstance(images, list) or any(isinstance(image, tuple) for image in images):
+        raise ParameterInvalid("'images' must be a list of base64 strings")
+    pictures = [Picture(_from_base64(image, f"images[{index}]")) for index, image in enumerate(images)]
+    return pictures, [item for item in items if item[0] != "images"]
+
+
+def _from_base64(text: Any, where: str) -> bytes | ParameterInvalid:
+    """The bytes of a base64 string; line breaks, which the base64 command makes, are allowed."""
+    if not isinstance(text, str):
+        return ParameterInvalid(f"{where} must be a base64 string")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        return ParameterInvalid(f"{where} is not base64 ({error}); send the file's bytes in base64, without a prefix")
+
+
+def _known(items: Iterable[tuple[str, Any]], expected: tuple[str, ...], what: str) -> None:
+    unknown = sorted({name for name, _ in items} - set(expected))
+    if unknown:
+        names = ", ".join(repr(name[:64]) for name in unknown[:5])
+        raise ParameterInvalid(f"unknown {what} {names}; expected {', '.join(expected)}")
+
+
+def _single(items: Iterable[tuple[str, Any]], name: str) -> Any:
+    """The value of a parameter, None when it is absent. Raises ParameterInvalid when it is given twice."""
+    values = [value for key, value in items if key == name]
+    if len(values) > 1:
+        raise ParameterInvalid(f"{name!r} is given {len(values)} times; give it once")
+    return values[0] if values else None
+
+
+def _model(parameters: Iterable[tuple[str, Any]]) -> str | None:
+    value = _single(parameters, "model")
+    if value is not None and not isinstance(value, str):
+        raise ParameterInvalid("'model' must be a string")
+    return value
+
+
+def _top_k(parameters: Iterable[tuple[str, Any]]) -> int | None:
+    value = _single(parameters, "top_k")
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else "" if isinstance(value, bool) else str(value)
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= 1):
+        raise ParameterInvalid(f"'top_k' must be a whole number of 1 or more, not {str(value)[:64]!r}")
+    return int(text)
+
+
+def _too_many(limit: int) -> TooManyImages:
+    return TooManyImages(f"more than {limit} pictures in one request; send them in several")

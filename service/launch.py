@@ -1,0 +1,74 @@
+"""Starting the server, and ending all of it when its worker cannot start.
+
+`bentoml serve` is two processes: a supervisor, and the worker that loads the models. The supervisor would start a
+worker that ends again and again, for ever; so the worker tells it to end, with exit status 3.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import NoReturn
+
+import bentoml
+import click
+
+from inference.errors import PetalpawError
+
+REFUSED = 3
+"""Exit status of a start that was refused: nothing could be done."""
+
+_SUPERVISOR = "PETALPAW_SERVICE_SUPERVISOR"
+_log = logging.getLogger("bentoml.petalpaw")
+
+
+def serve_command(host: str, port: int) -> list[str]:
+    """The command line that serves in production; the settings travel in the environment."""
+    return [
+        *(sys.executable, "-m", "bentoml", "serve", "service.app:Petalpaw"),
+        *("--host", host, "--port", str(port)),
+    ]
+
+
+def supervising() -> bool:
+    """Whether this is a process of the `bentoml` command line, which answers no requests, and not its worker."""
+    return click.get_current_context(silent=True) is not None and bentoml.server_context.worker_index is None
+
+
+def supervise() -> None:
+    """In the supervisor: be ready to end with `REFUSED` when the worker asks for it."""
+    context = click.get_current_context(silent=True)
+    if context is None or threading.current_thread() is not threading.main_thread():
+        return  # started from Python, whose owner sees the worker end
+    refused = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        refused.set()
+        # Circus, which BentoML supervises with, stops in order on this one.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def exit_status() -> None:
+        if refused.is_set():
+            sys.exit(REFUSED)
+
+    signal.signal(signal.SIGUSR1, end)
+    context.call_on_close(exit_status)
+    os.environ[_SUPERVISOR] = str(os.getpid())
+
+
+def refuse(error: Exception) -> NoReturn:
+    """In the worker: say why there is no start, on stderr, and end the whole server."""
+    if isinstance(error, PetalpawError):
+        sys.stderr.write(f"petalpaw cannot start: {error.detail}\n")
+    else:
+        _log.error("petalpaw cannot start", exc_info=error)
+    supervisor = os.environ.get(_SUPERVISOR)
+    if supervisor != str(os.getppid()):
+        sys.exit(REFUSED)
+    os.kill(int(supervisor), signal.SIGUSR1)
+    logging.shutdown()
+    sys.stderr.flush()
+    # An exception would be reported by each of uvicorn, starlette and BentoML, with a traceback.
+    os._exit(REFUSED)

@@ -1,0 +1,54 @@
+"""What Petalpaw adds to BentoML's /metrics: pictures by outcome, seconds by stage, sizes of adaptive batches."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+Stage = Literal["decode", "inference"]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Prometheus metrics; every method may be called from any thread."""
+
+    def __init__(self, registry: "CollectorRegistry | None" = None) -> None:
+        # BentoML must set prometheus_client up for several processes before it is imported.
+        from prometheus_client import REGISTRY, Counter, Histogram
+
+        registry = REGISTRY if registry is None else registry
+        self._pictures = Counter(
+            "petalpaw_pictures", "Pictures by outcome: ok or an error's code", ["model", "code"], registry=registry
+        )
+        self._stages = Histogram(
+            "petalpaw_stage_seconds",
+            "Seconds per stage; inference is per run, which is a batch with adaptive batching",
+            ["model", "stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "petalpaw_batch_pictures", "Pictures per adaptive batch", ["model"], buckets=_BATCHES, registry=registry
+        )
+
+    def picture(self, model: str, code: str = "ok") -> None:
+        """Count one picture's outcome."""
+        self._pictures.labels(model, code).inc()
+
+    def batch(self, model: str, size: int) -> None:
+        """Note the size of one adaptive batch."""
+        self._batches.labels(model).observe(size)
+
+    @contextmanager
+    def stage(self, model: str, stage: Stage) -> Iterator[None]:
+        """Time what happens inside; a picture that fails counts too."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self._stages.labels(model, stage).observe(perf_counter() - start)

@@ -1,0 +1,42 @@
+"""Errors as application/problem+json (RFC 9457) with a stable `code`."""
+
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from inference.errors import MethodUnsupported, Overloaded, PathUnknown, PetalpawError
+
+MEDIA_TYPE = "application/problem+json"
+INTERNAL_DETAIL = "the service failed on this request; it is not the request's fault, and the log says more"
+
+
+def problem(error: PetalpawError, **members: Any) -> Response:
+    """The answer for an error that concerns a request as a whole; `members` are added to the body."""
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
+    body = {
+        "type": f"urn:petalpaw:problem:{error.code}",
+        "title": title(error.code),
+        "status": error.status,
+        "code": error.code,
+        "detail": error.detail,
+        **members,
+    }
+    return Response(to_json(body), error.status, headers, MEDIA_TYPE)
+
+
+def title(code: str) -> str:
+    """The same short summary for every problem of one code."""
+    return code.replace("_", " ").capitalize()
+
+
+def of_status(status: int, path: str, method: str) -> PetalpawError:
+    """The error behind an answer of the framework that has a status and nothing else."""
+    if status == PathUnknown.status:
+        return PathUnknown(f"there is nothing at {path}; /docs.json lists what there is")
+    if status == MethodUnsupported.status:
+        return MethodUnsupported(f"{path} does not take {method}; /docs.json lists what it takes")
+    error = PetalpawError(INTERNAL_DETAIL)
+    # ClassVar for the tree's own members; here the framework's status is kept.
+    error.status = status  # type: ignore[misc]
+    return error

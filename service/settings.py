@@ -1,0 +1,99 @@
+"""What an operator can set, each from the environment variable PETALPAW_<NAME>. docs/settings.md is the same list."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from inference.errors import ParameterInvalid
+from inference.prediction import DEFAULT_TOP_K
+from inference.preprocessing import MAX_PIXELS
+from inference.runtimes.base import Device
+
+PREFIX = "PETALPAW_"
+
+# Kubernetes sets these in every container beside a Service named petalpaw.
+_FROM_KUBERNETES = re.compile(r"PETALPAW_(SERVICE_|PORT$|PORT_)")
+
+
+class Settings(BaseSettings):
+    """The whole configuration of the service, validated before anything is loaded.
+
+    Empty variables count as not set. Raises pydantic's ValidationError; `read_settings` turns it into words.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    models: Path = Field(
+        Path("models"), description="The model repository; the latest version of each model is served."
+    )
+    default_model: str | None = Field(
+        None, description="The model for requests that name none. Not needed where one model is served."
+    )
+    runtime: Literal["onnx", "torchscript"] = Field("onnx", description="What runs the models.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Where they run: `auto` takes CUDA where every model passes its self-test there and otherwise logs "
+        "why and takes the CPU; `cuda` refuses to start without it.",
+    )
+    streams: int | None = Field(
+        None, ge=1, le=256, description="Pictures decoded and classified at the same time; by default one per core."
+    )
+    threads: int = Field(1, ge=1, le=256, description="Threads inside the runtime per stream.")
+    batching: Literal["auto", "streams", "adaptive"] = Field(
+        "auto",
+        description="`streams` runs every picture alone, `adaptive` gathers crops of concurrent requests into batches; "
+        "`auto` is `adaptive` on CUDA and `streams` on the CPU.",
+    )
+    max_batch_size: int = Field(
+        16, ge=1, le=256, description="Largest adaptive batch; on CUDA every size up to it is warmed at the start."
+    )
+    max_batch_latency_ms: int = Field(
+        10_000,
+        ge=10,
+        description="With adaptive batching, pictures that would wait longer than this many milliseconds are refused "
+        "as `overloaded`.",
+    )
+    top_k: int = Field(DEFAULT_TOP_K, ge=1, description="Classes per answer when a request does not say.")
+    max_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Largest request body; a larger one is refused while it arrives."
+    )
+    max_images: int = Field(64, ge=1, le=4096, description="Most pictures in one request.")
+    max_pixels: int = Field(
+        MAX_PIXELS, ge=1, description="Most pixels (width × height) per picture; checked before decoding."
+    )
+    request_timeout_s: float = Field(
+        30, gt=0, le=55, description="Seconds from the head of a request to its answer, upload included."
+    )
+
+    def batched(self, device: Device) -> bool:
+        """Whether crops are gathered into adaptive batches on this device."""
+        return device == "cuda" if self.batching == "auto" else self.batching == "adaptive"
+
+
+def read_settings() -> Settings:
+    """The settings of this process. Raises ParameterInvalid that names each wrong variable and what it may be."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{PREFIX}{'.'.join(map(str, item['loc'])).upper()} is {item['input']!r}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ParameterInvalid(f"{wrong}; docs/settings.md lists the allowed values") from None
+
+
+def misspelt(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A line for each PETALPAW_ variable that sets nothing, with the nearest name that would."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    lines = []
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known and not _FROM_KUBERNETES.match(name):
+            nearest = difflib.get_close_matches(name, known, n=1)
+            lines.append(f"{name} is not a setting{f'; {nearest[0]} is' if nearest else ''}")
+    return lines

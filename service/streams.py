@@ -1,0 +1,168 @@
+"""How pictures get their turn: a few streams, each decoding and classifying one picture at a time.
+
+On a CPU that is all (`Streams`). A GPU works best on several pictures at once, so there the streams decode and
+BentoML's adaptive batching gathers the crops (`BatchedStreams`). A bad picture never reaches a batch.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.budget import Budget
+from inference.classifier import Classifier
+from inference.errors import Overloaded, PetalpawError
+from inference.prediction import Prediction
+from inference.preprocessing import Crop
+from inference.runtimes.base import Device
+from service.body import Picture
+from service.metrics import Metrics
+from service.settings import Settings
+
+Outcome = Prediction | PetalpawError
+LogitsRow = NDArray[np.float32]
+"""float32, (classes,): the logits of one picture."""
+
+T = TypeVar("T")
+
+
+class Streams:
+    """`count` pictures at a time, each run at batch 1, so that an answer never depends on its neighbours.
+
+    `share` is how many pictures of one request may be under way at once: a request of many pictures takes turns
+    with the others instead of standing in front of them.
+    """
+
+    def __init__(self, count: int, max_pixels: int, metrics: Metrics) -> None:
+        self.count = count
+        self.share = count
+        self._max_pixels = max_pixels
+        self._metrics = metrics
+        self._pool = ThreadPoolExecutor(count, "stream")
+
+    async def outcomes(self, classifier: Classifier, pictures: Sequence[Picture], top_k: int) -> list[Outcome]:
+        """One outcome per picture, in order; a picture that fails is its own outcome and harms no other."""
+        turns = asyncio.Semaphore(self.share)
+
+        async def outcome(picture: Picture) -> Outcome:
+            async with turns:
+                return await self._outcome(classifier, picture, top_k)
+
+        return await asyncio.gather(*map(outcome, pictures))
+
+    def close(self) -> None:
+        """Let go of the threads; work that has begun is finished."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _outcome(self, classifier: Classifier, picture: Picture, top_k: int) -> Outcome:
+        name = classifier.artifact.name
+        if isinstance(picture.data, PetalpawError):
+            self._metrics.picture(name, picture.data.code)
+            return picture.data
+        try:
+            logits = await self._logits(classifier, picture.data)
+        except PetalpawError as error:
+            self._metrics.picture(name, error.code)
+            return error
+        self._metrics.picture(name)
+        return classifier.predictions(logits[None], top_k)[0]
+
+    async def _logits(self, classifier: Classifier, data: bytes) -> LogitsRow:
+        def alone() -> LogitsRow:
+            crop = self._decode(classifier, data)
+            with self._metrics.stage(classifier.artifact.name, "inference"):
+                logits: LogitsRow = classifier.logits(crop[None])[0]
+                return logits
+
+        return await self._in_stream(alone)
+
+    def _decode(self, classifier: Classifier, data: bytes) -> Crop:
+        with self._metrics.stage(classifier.artifact.name, "decode"):
+            return classifier.preprocess(data, self._max_pixels)
+
+    async def _in_stream(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+class BatchedStreams(Streams):
+    """Streams that decode, and batches of up to `max_batch_size` crops of one model, whichever requests they are of.
+
+    A picture that would wait longer than `max_latency_ms` is refused with Overloaded.
+    """
+
+    def __init__(
+        self, count: int, max_pixels: int, metrics: Metrics, *, max_batch_size: int, max_latency_ms: int
+    ) -> None:
+        super().__init__(count, max_pixels, metrics)
+        self.share = count + max_batch_size
+        self._max_batch_size = max_batch_size
+        self._max_latency_ms = max_latency_ms
+        self._batches: dict[str, _Batches] = {}
+
+    def close(self) -> None:
+        """As `Streams.close`; crops that wait for a batch are refused."""
+        super().close()
+        for batches in self._batches.values():
+            batches.close()
+
+    async def _logits(self, classifier: Classifier, data: bytes) -> LogitsRow:
+        crop = await self._in_stream(lambda: self._decode(classifier, data))
+        digest = classifier.artifact.digest
+        if digest not in self._batches:
+            self._batches[digest] = _Batches(classifier, self._max_batch_size, self._max_latency_ms, self._metrics)
+        return await self._batches[digest].logits(crop)
+
+
+class _Batches:
+    """BentoML's adaptive batching around one classifier, one batch at a time."""
+
+    def __init__(self, classifier: Classifier, max_batch_size: int, max_latency_ms: int, metrics: Metrics) -> None:
+        from bentoml._internal.marshal.dispatcher import CorkDispatcher
+
+        self._classifier = classifier
+        self._metrics = metrics
+        # A thread of its own: in the streams' queue a batch would wait behind pictures that are not decoded yet.
+        self._thread = ThreadPoolExecutor(1, "batch")
+        self._dispatcher: CorkDispatcher[Crop, LogitsRow] = CorkDispatcher(
+            max_latency_ms, max_batch_size, fallback=self._overloaded, get_batch_size=lambda _: 1
+        )
+        self._dispatched = self._dispatcher(self._run)
+
+    async def logits(self, crop: Crop) -> LogitsRow:
+        row = await self._dispatched(crop)
+        assert row is not None  # only another fallback would return it
+        return row
+
+    def close(self) -> None:
+        self._dispatcher.shutdown()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, crops: Sequence[Crop]) -> Sequence[LogitsRow]:
+        def together() -> Sequence[LogitsRow]:
+            name = self._classifier.artifact.name
+            self._metrics.batch(name, len(crops))
+            with self._metrics.stage(name, "inference"):
+                return list(self._classifier.logits(np.stack(crops)))
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, together)
+
+    @staticmethod
+    def _overloaded() -> NoReturn:
+        raise Overloaded("the pictures before this one take longer than the service lets it wait; try again shortly")
+
+
+def streams(settings: Settings, budget: Budget, device: Device) -> Streams:
+    """The streams that these settings ask for on this device."""
+    metrics = Metrics()
+    if not settings.batched(device):
+        return Streams(budget.streams, settings.max_pixels, metrics)
+    return BatchedStreams(
+        budget.streams,
+        settings.max_pixels,
+        metrics,
+        max_batch_size=settings.max_batch_size,
+        max_latency_ms=settings.max_batch_latency_ms,
+    )

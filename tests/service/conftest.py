@@ -1,0 +1,94 @@
+"""The real server: `bentoml serve` on a free loopback port."""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from inference.repository import Repository
+from service.launch import serve_command
+
+ROOT = Path(__file__).parents[2]
+MAX_BODY = 4 * 1024 * 1024
+MAX_IMAGES = 24
+MAX_PIXELS = 50_000_000
+
+
+def start(home: Path, **settings: object) -> tuple[subprocess.Popen[bytes], int, Path]:
+    """A server with its port and log; `settings` by their names."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PETALPAW_", "BENTOML_"))}
+    environment = {
+        **inherited,
+        **{f"PETALPAW_{name.upper()}": str(value) for name, value in settings.items()},
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONPATH": str(ROOT),
+    }
+    log = home / "log"
+    with log.open("wb") as output:
+        command = serve_command("127.0.0.1", port)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    return process, port, log
+
+
+def is_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The body of an answer that must be this problem."""
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, body["status"], body["code"]) == (status, status, code), body
+    assert body["type"] == f"urn:petalpaw:problem:{code}"
+    assert body["title"]
+    assert body["detail"]
+    return body
+
+
+class Server:
+    """A running server: its client, its port, and all that it has said."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.port = port
+        self._process, self._log = process, log
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
+
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def wait(self) -> None:
+        for _ in range(600):
+            assert self._process.poll() is None, self.said()
+            try:
+                if self.client.get("/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.1)
+        raise AssertionError(self.said())
+
+    def stop(self) -> None:
+        self.client.close()
+        self._process.terminate()
+        assert self._process.wait(timeout=30) == 0, self.said()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, repository: Repository) -> Iterator[Server]:
+    """Serves `colours` and `tones` with small limits. No test may make it log a traceback."""
+    settings = {"max_body_bytes": MAX_BODY, "max_images": MAX_IMAGES, "max_pixels": MAX_PIXELS}
+    running = Server(*start(tmp_path_factory.mktemp("bentoml"), models=repository.root, **settings))
+    running.wait()
+    yield running
+    running.stop()
+    assert "Traceback" not in running.said(), running.said()
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> httpx.Client:
+    return server.client
