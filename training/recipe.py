@@ -1,191 +1,39 @@
-"""What a training run does, as data: one YAML file, typed, frozen, complete. Recipes never inherit."""
+"""What a training run does, as data: one YAML file, typed, frozen, complete. Recipes never inherit.
 
-from typing import Annotated, Literal
+`load_recipe` checks everything that can be checked before work begins and lists every problem at once.
+"""
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from inference.errors import DataInvalid, RecipeInvalid
 from inference.manifest import Digest, Name, digest_of
 from inference.preprocessing import Preprocessing
+from training.sections import (
+    Abstention,
+    Augmentation,
+    Backbone,
+    Data,
+    Normalization,
+    Parity,
+    Positive,
+    Section,
+    Selection,
+    Stage,
+)
 
-SPLITS = ("train", "validation", "test")
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """Part of a recipe: unknown keys and wrong types are errors, and nothing changes once it is read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
-
-
-class Source(Section):
-    """Where a split's photos come from: a folder of class folders, or a stratified share of another split."""
-
-    folder: str | None = Field(None, description="relative to the data root; '.' is the root itself")
-    share: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="of each class of `of`")
-    of: Literal["train", "validation"] | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "Source":
-        if (self.folder is None) == (self.share is None):
-            raise ValueError("give either `folder`, or `share` and `of`")
-        if (self.share is None) != (self.of is None):
-            raise ValueError("`share` and `of` belong together")
-        return self
-
-
-class Data(Section):
-    """The three splits. Validation serves every choice; test is measured once, at the end, and serves none."""
-
-    train: Source
-    validation: Source
-    test: Source | None = None
-    classes: tuple[str, ...] | None = Field(None, description="class folders in label order; None: all, sorted")
-
-    @model_validator(mode="after")
-    def _possible(self) -> "Data":
-        if self.train.folder is None:
-            raise ValueError("`train` must be a folder")
-        if self.validation.of == "validation":
-            raise ValueError("`validation` cannot be a share of itself")
-        taken = sum(source.share or 0 for source in (self.validation, self.test) if source and source.of == "train")
-        if taken >= 1:
-            raise ValueError(f"validation and test take {taken:.2f} of train; nothing would be left to train on")
-        if self.test and self.test.of == "validation" and self.validation.folder is None:
-            raise ValueError("`test` can be a share of `validation` only where validation is a folder")
-        if self.classes is not None and len(set(self.classes)) != len(self.classes):
-            raise ValueError("`classes` repeats a name")
-        return self
-
-
-class Backbone(Section):
-    """A torchvision network with its last layer made for the recipe's classes."""
-
-    name: str
-    weights: str = Field("imagenet", description="none, imagenet (torchvision's best), or a torchvision weights name")
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="before the head; None: its own")
-
-
-class Normalization(Section):
-    """What the exported graph does to a pixel in 0…1 first: (pixel - mean) / std, per channel."""
-
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
-
-
-class Optimizer(Section):
-    """How gradients move weights. Norms and biases are never decayed; momentum is SGD's, betas are Adam's."""
-
-    kind: Literal["sgd", "adam", "adamw"] = "sgd"
-    weight_decay: NotNegative = 1e-4
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    betas: tuple[Share, Share] = (0.9, 0.999)
-
-
-class Schedule(Section):
-    """The factor on every learning rate, per step of its stage: a linear warm-up, then `kind`."""
-
-    kind: Literal["cosine", "constant"] = "cosine"
-    warm_up: NotNegative = Field(0.0, description="in epochs")
-    final: Share = Field(0.0, description="what the cosine ends at")
-
-
-class Rates(Section):
-    """Learning rates per group at the top of the schedule."""
-
-    head: Positive
-    backbone: Positive | None = Field(None, description="None: the head's")
-
-
-class Stage(Section):
-    """A number of epochs with the same layers trained."""
-
-    name: Name
-    epochs: Annotated[int, Field(ge=1, le=10_000)]
-    trains: Literal["head", "all"] | tuple[str, ...] = Field("all", description="or layer names; * and [0-9] match")
-    freezes: tuple[str, ...] = Field((), description="layer names taken out of `trains`")
-    rates: Rates
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    frozen_statistics: bool = Field(False, description="batch norm keeps its running statistics in trained layers too")
-    cached_features: bool = Field(False, description="run the frozen backbone once, on plain crops, not every epoch")
-
-    @model_validator(mode="after")
-    def _possible(self) -> "Stage":
-        if self.cached_features and self.trains != "head":
-            raise ValueError("`cached_features` needs `trains: head`: other layers change the features")
-        if self.schedule.warm_up >= self.epochs:
-            raise ValueError(f"a warm-up of {self.schedule.warm_up} epochs fills the whole stage of {self.epochs}")
-        return self
-
-
-class Jitter(Section):
-    """torchvision's ColorJitter: the largest relative change, hue as a share of the colour circle."""
-
-    brightness: NotNegative = 0.0
-    contrast: NotNegative = 0.0
-    saturation: NotNegative = 0.0
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-
-
-class Augmentation(Section):
-    """How a training photo varies from epoch to epoch. Evaluation photos never vary."""
-
-    size: Annotated[int, Field(ge=8, le=1024)] = Field(224, description="side of the training crop in pixels")
-    scale: tuple[Positive, Positive] = Field((0.35, 1.0), description="share of the photo's area in the random crop")
-    ratio: tuple[Positive, Positive] = Field((0.75, 4 / 3), description="width by height of the random crop")
-    flip: Share = Field(0.5, description="probability of mirroring left to right")
-    jitter: Jitter = Jitter()
-    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
-    erasing: Share = Field(0.0, description="probability of a blank rectangle")
-    mixup: NotNegative = Field(0.0, description="alpha of the mixing weight's beta distribution; 0: off")
-    cutmix: NotNegative = Field(0.0, description="as mixup; with both, each batch draws one of the two")
-    shrink_to: Annotated[int, Field(ge=8)] | None = Field(
-        None, description="larger photos are first reduced to this shorter side; None: twice `size`"
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Augmentation":
-        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
-            if low > high:
-                raise ValueError(f"`{name}` must go from small to large, not {low} to {high}")
-        if self.scale[1] > 1:
-            raise ValueError("`scale` cannot exceed 1, the whole photo")
-        if self.shrink_to is not None and self.shrink_to < self.size:
-            raise ValueError(f"`shrink_to` {self.shrink_to} is smaller than `size` {self.size}")
-        return self
-
-    @property
-    def source_side(self) -> int:
-        """The shorter side in pixels above which a photo is reduced before it is augmented."""
-        return self.shrink_to or 2 * self.size
-
-
-class Selection(Section):
-    """Which epoch's weights a run keeps, and when a stage stops early. Only validation figures count."""
-
-    keep: Literal["best", "last"] = "best"
-    metric: Literal["accuracy", "loss"] = Field("accuracy", description="equal accuracy: the lower loss is better")
-    patience: Annotated[int, Field(ge=1)] | None = Field(None, description="epochs without a better one; None: never")
-
-
-class Abstention(Section):
-    """When the classifier should rather say nothing."""
-
-    target_accuracy: Annotated[float, Field(gt=0, le=1)] = Field(0.99, description="on validation, when it answers")
-
-
-class Parity(Section):
-    """What may differ between PyTorch and an exported artifact."""
-
-    tolerance: Positive = Field(1e-3, description="largest |Δlogit|")
+RECIPES = Path(__file__).parent / "recipes"
+"""The shipped recipes, one YAML file each; the file's name is the recipe's."""
 
 
 class Recipe(Section):
-    """The whole of a recipe file. `training.recipe_file.load_recipe` reads one."""
+    """The whole of a recipe file."""
 
     name: Name
     title: str
@@ -224,3 +72,154 @@ class Recipe(Section):
     def digest(self) -> Digest:
         """`sha256:` of the resolved recipe: what a checkpoint must belong to."""
         return digest_of(self.to_yaml().encode())
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(source: str | Path, data_root: Path | None = None) -> Recipe:
+    """Read a recipe by the path of its YAML file or by the name of a shipped one.
+
+    With a data root, its folders and classes are checked too, and the network is laid out (without memory for its
+    weights) to check its name and its layers. Raises RecipeInvalid with every problem found, or DataInvalid where
+    the recipe is right and the photos are not.
+    """
+    path = _path_of(source)
+    content, wrong = _read(path)
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(content, default=str), strict=True)
+    except ValidationError as error:
+        wrong += _problems(error)
+    missing: list[str] = []
+    if data_root is not None:
+        missing += _data_problems(content, data_root)
+        if recipe is not None:
+            wrong += _network_problems(recipe)
+    if wrong or recipe is None:
+        raise RecipeInvalid(_listed(f"the recipe {path} cannot be run", wrong + missing))
+    if missing:
+        raise DataInvalid(_listed(f"the photos under {data_root} do not fit the recipe {recipe.name}", missing))
+    return recipe
+
+
+def _listed(what: str, problems: list[str]) -> str:
+    count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return f"{what}, {count} to correct:\n" + "\n".join(f"  - {problem}" for problem in problems)
+
+
+def _path_of(source: str | Path) -> Path:
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    if str(source) in recipe_names():
+        return RECIPES / f"{source}.yaml"
+    raise RecipeInvalid(
+        f"no shipped recipe is called {str(source)!r}{_hint(str(source), recipe_names())}; "
+        f"shipped are {', '.join(recipe_names())}; give the path of a .yaml file for another"
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The content of a YAML file, and keys that stand in it twice. Raises RecipeInvalid where there is no content."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeInvalid(f"{path} cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise RecipeInvalid(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    loader = _Loader(text)
+    try:
+        content = loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise RecipeInvalid(f"{path} is not YAML: {error}") from error
+    finally:
+        loader.dispose()
+    if not isinstance(content, dict):
+        raise RecipeInvalid(f"{path} holds no keys; a recipe is a YAML mapping, see {RECIPES.name}/ for examples")
+    return {str(key): value for key, value in content.items()}, loader.repeated
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with numbers such as 1e-3 read as numbers (YAML 1.1 takes them for text), and repeated keys noted."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.repeated: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                self.repeated.append(f"{key.value}: stands twice (line {key.start_mark.line + 1}); keep one")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """Every problem as `key: what is wrong`, unknown keys with the nearest known one."""
+    lines = []
+    for item in error.errors():
+        place = list(item["loc"])
+        where = ".".join(map(str, place)) or "the recipe"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            known = _keys_at(place[:-1])
+            message = f"unknown key{_hint(str(place[-1]), known)} (known here: {', '.join(known)})"
+        elif item["type"] == "missing":
+            message = "is missing"
+        elif not isinstance(item["input"], dict | list):
+            message += f", not {item['input']!r}"
+        lines.append(f"{where}: {message}")
+    return lines
+
+
+def _keys_at(place: list[int | str]) -> list[str]:
+    """The keys that a section knows, found by walking the models along a problem's place."""
+    model: type[BaseModel] = Recipe
+    for part in place:
+        if isinstance(part, str):
+            found = _model_in(model.model_fields[part].annotation)
+            if found is None:
+                return []
+            model = found
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The section in `Section`, `Section | None`, `tuple[Section, ...]` or their annotated forms."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+
+
+def _hint(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _data_problems(content: dict[str, Any], data_root: Path) -> list[str]:
+    """Missing folders and classes, looked for even where other sections of the recipe are wrong."""
+    from training.splits import check_data
+
+    try:
+        data = Data.model_validate_json(json.dumps(content.get("data"), default=str), strict=True)
+    except ValidationError:
+        return []
+    return check_data(data, data_root)
+
+
+def _network_problems(recipe: Recipe) -> list[str]:
+    # Imported here: torch takes seconds, and listing or showing recipes needs none of it.
+    from training.backbones import check_network
+
+    return check_network(recipe)

@@ -1,11 +1,26 @@
 """Folders of class folders to the members of train, validation and test.
 
-Rules: a class is a folder directly below the split's folder, its name is the label. Photos may lie in nested
-folders. Names that begin with a dot are skipped. Links are followed while they stay inside the data root. The
-content decides what is a photo, so a stray text file is reported like a damaged photo.
+Rules: a class is a folder directly below the split's folder, and its name is the label. Photos may lie in nested
+folders. Names that begin with a dot are skipped. Links are followed while they stay inside the data root; those
+that leave it are left out and reported. The content decides what is a photo, so a stray text file is reported like
+a damaged photo.
 """
 
-from dataclasses import dataclass
+import csv
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inference.errors import DataInvalid
+from inference.manifest import Digest, digest_of
+from training.progress import Progress
+from training.sections import Data, Source
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -14,4 +29,224 @@ class Item:
 
     path: str
     label: int
-    sha256: str
+    sha256: Digest
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that no split holds: its path, the error's code, and what to do about it."""
+
+    path: str
+    code: str
+    detail: str
+
+
+@dataclass
+class Scan:
+    """The files of one split's folder by class name, before any of them is opened."""
+
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def check_data(data: Data, data_root: Path) -> list[str]:
+    """Everything that is wrong with the folders of a recipe, without opening a photo; empty when all is well."""
+    root = data_root.resolve()
+    if not root.is_dir():
+        return [f"data: the data root {data_root} is not a folder; give the folder that holds your photos"]
+    problems: list[str] = []
+    scans: dict[str, Scan] = {}
+    for split in SPLITS:
+        source: Source | None = getattr(data, split)
+        if source is None or source.folder is None:
+            continue
+        if missing := _folder_problem(root, source.folder):
+            problems.append(f"data.{split}.folder: {missing}")
+        else:
+            scans[split] = _scan(root, source.folder)
+    if "train" not in scans:
+        return problems
+    labels = _labels(data, scans["train"])
+    if len(labels) < 2:
+        found = f"only {labels[0]!r}" if labels else "none"
+        problems.append(
+            f"data.train: a classifier needs two classes or more, {data.train.folder!r} holds {found}; "
+            "make one folder per class, named after it"
+        )
+    for split, scan in scans.items():
+        problems += _class_problems(split, scan, labels, data)
+    return problems
+
+
+def find_splits(data: Data, data_root: Path, seed: int) -> tuple[dict[str, list[Item]], tuple[str, ...], list[LeftOut]]:
+    """The members of every split, the labels in index order, and the links that were left out.
+
+    Deterministic: equal files under equal names give equal splits, whatever order the file system lists them in.
+    Shares are stratified, and copies of one file always fall into the same split. Photos are read for their digest
+    but not decoded. Raises DataInvalid with every problem that `check_data` finds.
+    """
+    if problems := check_data(data, data_root):
+        raise DataInvalid("\n".join(["the photos cannot be used:", *(f"  - {problem}" for problem in problems)]))
+    root = data_root.resolve()
+    scans = {
+        split: _scan(root, source.folder) for split in SPLITS if (source := getattr(data, split)) and source.folder
+    }
+    labels = _labels(data, scans["train"])
+    left_out = [entry for scan in scans.values() for entry in scan.left_out]
+    splits = {split: _digested(root, scan, labels, left_out) for split, scan in scans.items()}
+    for parent in ("train", "validation"):
+        shares = [
+            (split, source.share)
+            for split in ("test", "validation")
+            if (source := getattr(data, split)) and source.share and source.of == parent
+        ]
+        if shares:
+            splits |= _shared_out(parent, splits[parent], shares, seed)
+    return {split: splits[split] for split in SPLITS if split in splits}, labels, left_out
+
+
+def fingerprint(splits: dict[str, list[Item]], labels: Sequence[str]) -> Digest:
+    """`sha256:` over split, path, label and digest of every member: equal fingerprints mean equal data."""
+    lines = sorted(
+        f"{split}\t{item.path}\t{labels[item.label]}\t{item.sha256}"
+        for split, items in splits.items()
+        for item in items
+    )
+    return digest_of("\n".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def write_splits(path: Path, splits: dict[str, list[Item]], labels: Sequence[str]) -> None:
+    """splits.csv: one row per photo with split, path, label, index and digest."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["split", "path", "label", "index", "sha256"])
+        for split, items in splits.items():
+            writer.writerows([split, item.path, labels[item.label], item.label, item.sha256] for item in items)
+
+
+def read_splits(path: Path) -> dict[str, list[Item]]:
+    """What `write_splits` wrote. Raises OSError, or ValueError for a file that is not a splits.csv."""
+    splits: dict[str, list[Item]] = defaultdict(list)
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        for row in csv.DictReader(file):
+            try:
+                splits[row["split"]].append(Item(row["path"], int(row["index"]), row["sha256"]))
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"a row lacks {error}") from error
+    return dict(splits)
+
+
+def _folder_problem(root: Path, folder: str) -> str | None:
+    path = (root / folder).resolve()
+    if not path.is_relative_to(root):
+        return f"{folder!r} leaves the data root {root}; choose a data root that holds it"
+    if not path.is_dir():
+        return f"{folder!r} is not a folder in the data root {root}; correct one of the two"
+    return None
+
+
+def _scan(root: Path, folder: str) -> Scan:
+    scan = Scan()
+    for entry in sorted((root / folder).iterdir(), key=lambda path: path.name):
+        if not entry.name.startswith(".") and entry.is_dir():
+            files = _files(root, entry, scan.left_out, {entry.resolve()}) if _inside(root, entry, scan.left_out) else []
+            scan.classes[entry.name] = [file.relative_to(root).as_posix() for file in files]
+    return scan
+
+
+def _files(root: Path, folder: Path, left_out: list[LeftOut], seen: set[Path]) -> list[Path]:
+    """Every file below a folder, sorted by name; `seen` stops links that lead in circles."""
+    files: list[Path] = []
+    for entry in sorted(folder.iterdir(), key=lambda path: path.name):
+        if entry.name.startswith(".") or not _inside(root, entry, left_out):
+            continue
+        if entry.is_dir():
+            real = entry.resolve()
+            if real not in seen:
+                files += _files(root, entry, left_out, seen | {real})
+        elif entry.is_file():
+            files.append(entry)
+        else:
+            path = entry.relative_to(root).as_posix()
+            left_out.append(LeftOut(path, "image_unreadable", "neither a file nor a folder; remove it"))
+    return files
+
+
+def _inside(root: Path, entry: Path, left_out: list[LeftOut]) -> bool:
+    if not entry.is_symlink() or entry.resolve().is_relative_to(root):
+        return True
+    detail = "the link leaves the data root; copy the photos into it, or move the data root up"
+    left_out.append(LeftOut(entry.relative_to(root).as_posix(), "image_unreadable", detail))
+    return False
+
+
+def _labels(data: Data, train: Scan) -> tuple[str, ...]:
+    return data.classes if data.classes is not None else tuple(train.classes)
+
+
+def _class_problems(split: str, scan: Scan, labels: Sequence[str], data: Data) -> list[str]:
+    problems = []
+    sources = {name: source for name in SPLITS if (source := getattr(data, name))}
+    needed = 1 + sum(1 for source in sources.values() if source.of == split)
+    for label in labels:
+        count = len(scan.classes.get(label, ()))
+        if label not in scan.classes:
+            problems.append(f"data.{split}: there is no folder for class {label!r}; add it, or leave the class out")
+        elif count == 0:
+            problems.append(f"data.{split}: the folder of class {label!r} is empty; add photos, or leave the class out")
+        elif count < needed:
+            problems.append(f"data.{split}: class {label!r} has {count} photos, its {needed} splits need one each")
+    if data.classes is None:
+        problems += [
+            f"data.{split}: class {label!r} is not among the training classes; "
+            "add photos of it to train, remove the folder, or list `classes`"
+            for label in scan.classes
+            if label not in labels
+        ]
+    return problems
+
+
+def _digested(root: Path, scan: Scan, labels: Sequence[str], left_out: list[LeftOut]) -> list[Item]:
+    """Items with their files' digests, in label order; files that cannot be read are left out."""
+    places = [(path, index) for index, label in enumerate(labels) for path in scan.classes[label]]
+
+    def read(place: tuple[str, int]) -> Item | LeftOut:
+        path, label = place
+        try:
+            return Item(path, label, digest_of((root / path).read_bytes()))
+        except OSError as error:
+            return LeftOut(path, "image_unreadable", f"{error.strerror}; check the file's mode")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("reading files", len(places)) as progress:
+        found = [progress.step(item) for item in pool.map(read, places)]
+    left_out += [item for item in found if isinstance(item, LeftOut)]
+    return [item for item in found if isinstance(item, Item)]
+
+
+def _shared_out(
+    parent: str, items: Iterable[Item], shares: list[tuple[str, float]], seed: int
+) -> dict[str, list[Item]]:
+    """Split items class by class: each takes its share of a class in an order that the seed and the contents give.
+
+    The order comes from hashes, so that adding or renaming a photo leaves the others where they were.
+    """
+    classes: dict[int, list[Item]] = defaultdict(list)
+    for item in items:
+        classes[item.label].append(item)
+    parts: dict[str, list[Item]] = defaultdict(list)
+    for members in classes.values():
+        order = sorted(members, key=lambda item: (_rank(seed, item), item.path))
+        start = 0
+        for left, (split, share) in enumerate(shares):
+            room = len(order) - (len(shares) - left)  # each later split, the parent among them, keeps one
+            end = min(start + max(round(share * len(order)), 1), room)
+            while start < end < room and order[end].sha256 == order[end - 1].sha256:
+                end += 1
+            parts[split] += order[start:end]
+            start = end
+        parts[parent] += order[start:]
+    return {split: sorted(members, key=lambda item: (item.label, item.path)) for split, members in parts.items()}
+
+
+def _rank(seed: int, item: Item) -> bytes:
+    return hashlib.sha256(f"{seed}:{item.sha256}".encode()).digest()

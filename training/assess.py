@@ -1,0 +1,121 @@
+"""The end of a run: its kept weights measured, calibrated, and laid down in the run folder with their story."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from inference.errors import DataInvalid
+from inference.manifest import Calibration
+from training import pictures
+from training.augment import Augment, seed_of
+from training.calibrate import calibrate
+from training.card import model_card
+from training.compute import Compute
+from training.dataset import CACHE_BYTES, Photos, open_photos, write_left_out
+from training.evaluate import infer, reliability
+from training.history import HISTORY, read_history
+from training.pixels import PixelStore
+from training.progress import say
+from training.recipe import Recipe
+from training.report import SplitReport, write_metrics, write_per_class
+from training.run import RECIPE_YAML, SPLITS_CSV, Record, Run, kept_module, provenance_of, read_record
+from training.splits import write_splits
+from training.weights import Filled
+
+_TILES = 18
+
+
+def begin(folder: Path, recipe: Recipe, photos: Photos, filled: Filled, compute: Compute) -> None:
+    """Lay down what the run is: its recipe, where it comes from, and a batch of what it will see."""
+    (folder / RECIPE_YAML).write_text(recipe.to_yaml(), encoding="utf-8")
+    Record(
+        labels=photos.labels,
+        data_root=str(photos.root),
+        compute=str(compute),
+        weights=asdict(filled),
+        left_out=len(photos.left_out),
+        provenance=provenance_of(recipe, filled.source, filled.sha256, photos.fingerprint),
+    ).write(folder)
+    write_splits(folder / SPLITS_CSV, photos.splits, photos.labels)
+    write_left_out(folder / "left_out.csv", photos.left_out)
+    _draw_batch(folder, recipe, photos)
+
+
+def assess(folder: Path, photos: Photos, compute: Compute) -> Record:
+    """Measure the kept weights on validation and test, calibrate on validation, and finish the run folder.
+
+    Test photos are run through the network here and nowhere else, after every choice was made.
+    """
+    record, recipe = read_record(folder)
+    module = kept_module(folder, recipe, record.labels)
+    outcomes = {
+        split: infer(module, photos, split, compute) for split in ("validation", "test") if split in photos.splits
+    }
+    calibration = calibrate(outcomes["validation"], recipe.abstention.target_accuracy)
+    reports = {split: SplitReport.of(outcome, record.labels, calibration) for split, outcome in outcomes.items()}
+    record = record.model_copy(
+        update={
+            "status": "finished",
+            "calibration": calibration,
+            "validation": reports["validation"].metrics,
+            "metrics": reports["test"].metrics if "test" in reports else None,
+        }
+    )
+    in_order = list(reversed(reports.values()))  # test first: it is the honest one
+    write_metrics(folder, in_order, calibration)
+    write_per_class(folder, in_order)
+    _draw(folder, photos, in_order[0], calibration)
+    counts = {split: len(items) for split, items in photos.splits.items()}
+    card = model_card(recipe, record, in_order, counts, calibration)
+    (folder / "README.md").write_text(card, encoding="utf-8", errors="surrogateescape")
+    record.write(folder)
+    for report in in_order:
+        say(str(report))
+    return record
+
+
+def assess_again(
+    folder: Path, data_root: Path | None = None, device: str = "auto", cache_bytes: int = CACHE_BYTES
+) -> Run:
+    """Measure a finished or stopped run anew, on the photos it was trained on. Raises RunInvalid, DataInvalid."""
+    record, recipe = read_record(folder)
+    root = data_root or Path(record.data_root)
+    with PixelStore(folder / ".pixels", cache_bytes) as store:
+        photos = open_photos(recipe, root, store)
+        if photos.fingerprint != record.provenance.data_fingerprint:
+            raise DataInvalid(
+                f"the photos under {root} are not those of the run in {folder}; restore them, or train a new run"
+            )
+        assess(folder, photos, Compute.plan(device, recipe))
+    return Run.open(folder)
+
+
+def _draw_batch(folder: Path, recipe: Recipe, photos: Photos) -> None:
+    augment, items = Augment(recipe.augmentation), photos.splits["train"]
+    some = [items[index * len(items) // min(_TILES, len(items))] for index in range(min(_TILES, len(items)))]
+    crops = [
+        augment(photos.image(item), seed_of(recipe.seed, "picture", index)).numpy() for index, item in enumerate(some)
+    ]
+    pictures.draw_batch(folder / "batch.png", crops, [photos.labels[item.label] for item in some])
+
+
+def _draw(folder: Path, photos: Photos, report: SplitReport, calibration: Calibration) -> None:
+    outcome, split = report.outcome, report.metrics.split
+    before, after = outcome.probabilities(), outcome.probabilities(calibration.temperature)
+    pictures.draw_curves(folder / "curves.png", read_history(folder / HISTORY))
+    pictures.draw_confusion(folder / "confusion.png", report.confusion, photos.labels, split)
+    pictures.draw_calibration(
+        folder / "calibration.png",
+        reliability(before, outcome.truth),
+        reliability(after, outcome.truth),
+        (report.ece_before, report.metrics.ece),
+        split,
+    )
+    wrong = pictures.worst_mistakes(after, outcome.truth, _TILES)
+    items = [photos.splits[split][index] for index in wrong]
+    captions = [
+        pictures.Mistake(
+            photos.labels[item.label], photos.labels[int(after[index].argmax())], float(after[index].max()), item.path
+        )
+        for index, item in zip(wrong, items, strict=True)
+    ]
+    pictures.draw_mistakes(folder / "mistakes.png", [photos.crop(item) for item in items], captions, split)

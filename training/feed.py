@@ -1,0 +1,92 @@
+"""What a stage trains on: augmented photos through the whole network, or cached features through its head."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.augment import mixing, seed_of
+from training.backbones import Normalized, head_layers
+from training.compute import Compute
+from training.dataset import Batch, Photos, TrainingBatches
+from training.progress import Progress
+from training.recipe import Recipe
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Feed:
+    """`train(epoch)` and `validation()` give batches; `forward` takes a batch's inputs through (part of) a module.
+
+    `targets` of training batches are class indices, int64 (batch,), or class probabilities, float32 (batch, classes).
+    """
+
+    steps: int
+    photos: int
+    train: Callable[[int], Iterator[Batch]]
+    validation: Callable[[], Iterator[Batch]]
+    forward: Callable[[Normalized, Tensor], Tensor]
+
+
+def photo_feed(photos: Photos, batches: TrainingBatches) -> Feed:
+    """Augmented photos, mixed where the recipe says so, and plain validation crops."""
+    recipe = photos.recipe
+    mix = mixing(recipe.augmentation, len(photos.labels))
+
+    def train(epoch: int) -> Iterator[Batch]:
+        for images, labels in batches.epoch(epoch):
+            yield (images, labels) if mix is None else mix(images, labels)
+
+    return Feed(
+        steps=len(batches),
+        photos=len(batches) * min(recipe.batch_size, len(photos.splits["train"])),
+        train=train,
+        validation=lambda: photos.crops(photos.splits["validation"], EVALUATION_BATCH),
+        forward=lambda module, images: module(images),
+    )
+
+
+def feature_feed(photos: Photos, module: Normalized, compute: Compute) -> Feed:
+    """What the frozen backbone makes of every training and validation photo, computed once on plain crops."""
+    recipe = photos.recipe
+    train_features, train_labels = _features(photos, "train", module, compute)
+    features, labels = _features(photos, "validation", module, compute)
+    size = min(recipe.batch_size, len(train_labels))
+    steps = len(train_labels) // size
+
+    def train(epoch: int) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(seed_of(recipe.seed, "order", epoch))
+        order = torch.randperm(len(train_labels), generator=generator)
+        for part in torch.split(order, size)[:steps]:
+            yield train_features[part], train_labels[part]
+
+    return Feed(
+        steps=steps,
+        photos=steps * size,
+        train=train,
+        validation=lambda: iter([(features, labels)]),
+        forward=lambda module, inputs: _head(module, recipe)(inputs),
+    )
+
+
+def _head(module: Normalized, recipe: Recipe) -> nn.Module:
+    return module.network.get_submodule(head_layers(recipe.backbone.name)[-1])
+
+
+@torch.inference_mode()
+def _features(photos: Photos, split: str, module: Normalized, compute: Compute) -> Batch:
+    """The head's inputs, float32 (photos, …), and the labels, on the run's device."""
+    caught: list[Tensor] = []
+    module.eval()
+    hook = _head(module, photos.recipe).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float()))
+    labels = []
+    with Progress(f"features of {split}", len(photos.splits[split])) as progress, compute.autocast():
+        for images, targets in photos.crops(photos.splits[split], EVALUATION_BATCH):
+            module(images.to(compute.device))
+            labels.append(progress.step(targets, len(targets)))
+    hook.remove()
+    # Tensors made outside inference mode may take part in autograd.
+    with torch.inference_mode(False):
+        return torch.cat(caught), torch.cat(labels).to(compute.device)

@@ -1,0 +1,313 @@
+"""Fine-tuning: stage after stage, epoch after epoch, and after each epoch a checkpoint that can be gone on from."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.errors import RunInvalid
+from training.assess import assess, begin
+from training.augment import seed_of
+from training.backbones import Normalized, build, freeze, trained_names, training_mode
+from training.checkpoint import BEST, LAST, Checkpoint, Identity, is_better, load, save
+from training.compute import Compute, make_repeatable
+from training.dataset import CACHE_BYTES, Batch, Photos, TrainingBatches, default_workers, open_photos
+from training.feed import Feed, feature_feed, photo_feed
+from training.history import HISTORY, Epoch, write_history
+from training.interruption import Interrupted, Interruption
+from training.meter import Totals, Watch
+from training.optimize import Average, make_optimizer, parameter_groups, rate_factor, set_rates
+from training.pixels import PixelStore
+from training.progress import Progress, say
+from training.recipe import Recipe
+from training.run import RECIPE_YAML, RUN_JSON, read_record
+from training.sections import Stage
+from training.weights import Filled, fill
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. `best` is the epoch whose weights were kept; it is None when none was finished."""
+
+    folder: Path
+    status: Literal["finished", "interrupted"]
+    epochs: int
+    best: Epoch | None
+
+
+@dataclass
+class Session:
+    """A run in progress: what the stages share and what a checkpoint saves."""
+
+    recipe: Recipe
+    folder: Path
+    photos: Photos
+    batches: TrainingBatches
+    compute: Compute
+    module: Normalized
+    average: Average | None
+    state: Checkpoint
+    history: list[Epoch] = field(default_factory=list)
+    interruption: Interruption = field(default_factory=Interruption)
+
+    @property
+    def kept_module(self) -> Normalized:
+        """What is validated and kept: the average where the recipe has one."""
+        return self.average.module if self.average else self.module
+
+
+def train(
+    recipe: Recipe,
+    data_root: Path,
+    weights: Path | None,
+    run_folder: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    cache_bytes: int = CACHE_BYTES,
+) -> RunResult:
+    """Train a recipe on the photos under `data_root` and leave a run folder with weights, figures and pictures.
+
+    `weights` is a state dict that replaces the recipe's; `workers` the number of loader processes; `cache_bytes`
+    limits the decoded pixels that are kept in a file in the run folder meanwhile. With `resume`, a run that was
+    stopped in any way goes on after its last complete epoch and ends with the weights that it would have had.
+
+    Raises DataInvalid, RecipeInvalid, DeviceUnavailable before work begins; RunInvalid for a folder in use, for
+    weights or a checkpoint that do not fit, and when the loss is no longer a number.
+    """
+    compute = Compute.plan(device, recipe)
+    make_repeatable(compute)
+    _claim(run_folder, recipe, resume)
+    with PixelStore(run_folder / ".pixels", cache_bytes) as store:
+        photos = open_photos(recipe, data_root, store)
+        module, filled = _first_weights(recipe, photos, weights)
+        session = _open_session(recipe, run_folder, photos, module, compute, workers, resume)
+        if not session.history:
+            begin(run_folder, recipe, photos, filled, compute)
+        try:
+            with session.interruption:
+                for index in range(session.state.stage, len(recipe.stages)):
+                    train_stage(session, index)
+        except Interrupted:
+            say(f"stopped; epoch {len(session.history)} is saved; to go on, train with --resume {run_folder}")
+            return RunResult(run_folder, "interrupted", len(session.history), _best(session))
+        assess(run_folder, photos, compute)
+    return RunResult(run_folder, "finished", len(session.history), _best(session))
+
+
+def train_stage(session: Session, index: int) -> None:
+    """Train one stage from where the checkpoint stands in it."""
+    stage, state = session.recipe.stages[index], session.state
+    if state.stage == index and state.stage_over:
+        return
+    names = trained_names(session.module, session.recipe.backbone.name, stage)
+    freeze(session.module, names)
+    optimizer = make_optimizer(parameter_groups(session.module, session.recipe.backbone.name, stage), stage.optimizer)
+    scaler = session.compute.scaler()
+    if state.stage == index and state.optimizer is not None:
+        optimizer.load_state_dict(state.optimizer)
+        scaler.load_state_dict(state.scaler)
+    elif session.average:
+        session.average.restart(session.module)
+    say(_announcement(session, stage, names))
+    if stage.cached_features:
+        feed = feature_feed(session.photos, session.module, session.compute)
+    else:
+        feed = photo_feed(session.photos, session.batches)
+    first = state.stage_epoch if state.stage == index else 0
+    for stage_epoch in range(first, stage.epochs):
+        torch.manual_seed(seed_of(session.recipe.seed, "epoch", len(session.history)))
+        trained = train_one_epoch(session, stage, stage_epoch, feed, optimizer, scaler)
+        figures = validate(session, feed)
+        _record(session, index, stage_epoch, trained | figures, optimizer, scaler)
+        if state.stage_over:
+            break
+
+
+def train_one_epoch(
+    session: Session,
+    stage: Stage,
+    stage_epoch: int,
+    feed: Feed,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> dict[str, float]:
+    """One pass over the training photos; the figures of its row in the history. Raises Interrupted, RunInvalid."""
+    epoch = len(session.history)
+    training_mode(session.module, stage.frozen_statistics)
+    watch, totals = Watch(), Totals(f"stage {stage.name}, epoch {epoch + 1}")
+    what = f"epoch {epoch + 1}/{sum(stage.epochs for stage in session.recipe.stages)}"
+    with Progress(what, feed.photos) as progress:
+        for step, (inputs, targets) in enumerate(watch.over(feed.train(epoch))):
+            factor = rate_factor(stage.schedule, stage_epoch * feed.steps + step, stage.epochs * feed.steps, feed.steps)
+            set_rates(optimizer, factor)
+            loss, correct = _step(session, feed, (inputs, targets), optimizer, scaler)
+            if session.average:
+                session.average.update(session.module)
+            totals.add(loss, correct, len(targets))
+            progress.step(None, len(targets), note=f"loss {totals.last:.3f}")
+            session.interruption.check()
+    return {
+        "train_loss": totals.loss,
+        "train_accuracy": totals.accuracy,
+        "rate": max(group["lr"] for group in optimizer.param_groups),
+        "images_per_second": feed.photos / watch.seconds,
+        "waiting": watch.waited / watch.seconds,
+        "seconds": watch.seconds,
+    }
+
+
+@torch.inference_mode()
+def validate(session: Session, feed: Feed) -> dict[str, float]:
+    """Loss and accuracy of the kept module on validation, in the run's precision. Raises Interrupted."""
+    module = session.kept_module.eval()
+    loss, correct, count = 0.0, 0, 0
+    for inputs, targets in feed.validation():
+        session.interruption.check()
+        targets = targets.to(session.compute.device)
+        with session.compute.autocast():
+            logits = feed.forward(module, inputs.to(session.compute.device))
+        loss += functional.cross_entropy(logits.float(), targets, reduction="sum").item()
+        correct += int((logits.argmax(1) == targets).sum())
+        count += len(targets)
+    return {"validation_loss": loss / count, "validation_accuracy": correct / count}
+
+
+def _step(
+    session: Session, feed: Feed, batch: Batch, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> tuple[Tensor, Tensor]:
+    """One gradient step; the loss and the number of right answers, still on the device."""
+    inputs, targets = (tensor.to(session.compute.device, non_blocking=True) for tensor in batch)
+    with session.compute.autocast():
+        logits = feed.forward(session.module, inputs).float()
+    loss = functional.cross_entropy(logits, targets, label_smoothing=session.recipe.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    if session.recipe.clip_norm:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(
+            [parameter for group in optimizer.param_groups for parameter in group["params"]], session.recipe.clip_norm
+        )
+    scaler.step(optimizer)
+    scaler.update()
+    truth = targets if targets.ndim == 1 else targets.argmax(1)
+    return loss.detach(), (logits.argmax(1) == truth).sum()
+
+
+def _record(
+    session: Session,
+    index: int,
+    stage_epoch: int,
+    figures: dict[str, float],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Save what an epoch did: best weights first, then the checkpoint that makes the epoch count."""
+    state, selection = session.state, session.recipe.selection
+    better = is_better(selection.metric, figures, state.best)
+    kept = better or selection.keep == "last"
+    stage = session.recipe.stages[index]
+    row = Epoch(epoch=len(session.history) + 1, stage=stage.name, kept=kept, **figures)
+    session.history.append(row)
+    if better:
+        state.best = asdict(row)
+    state.stage, state.stage_epoch = index, stage_epoch + 1
+    state.stage_over = state.stage_epoch == stage.epochs or _out_of_patience(session, stage)
+    state.module = session.module.state_dict()
+    if session.average:
+        state.average, state.average_updates = session.average.module.state_dict(), session.average.updates
+    state.optimizer, state.scaler = optimizer.state_dict(), scaler.state_dict()
+    state.history = [asdict(epoch) for epoch in session.history]
+    if kept:
+        save(
+            session.folder / BEST, Checkpoint(state.identity, module=session.kept_module.state_dict(), best=asdict(row))
+        )
+    save(session.folder / LAST, state)
+    write_history(session.folder / HISTORY, session.history)
+    say(str(row))
+
+
+def _out_of_patience(session: Session, stage: Stage) -> bool:
+    patience, best = session.recipe.selection.patience, session.state.best
+    if patience is None or best is None:
+        return False
+    done = [epoch.epoch for epoch in session.history if epoch.stage == stage.name]
+    return done[-1] - max(int(best["epoch"]), done[0] - 1) >= patience
+
+
+def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Make the run folder, or make sure that it may be gone on with. Raises RunInvalid."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        occupied = any(folder.iterdir())
+    except OSError as error:
+        raise RunInvalid(f"{folder} cannot be made a run folder ({error.strerror}); choose another") from error
+    if occupied and not resume:
+        raise RunInvalid(f"{folder} is not empty; choose a new run folder, or go on with this one with --resume")
+    if (folder / RUN_JSON).exists() and read_record(folder)[1] != recipe:
+        raise RunInvalid(
+            f"{folder} was begun with another recipe; resume with its {RECIPE_YAML}, or choose a new folder"
+        )
+
+
+def _first_weights(recipe: Recipe, photos: Photos, weights: Path | None) -> tuple[Normalized, Filled]:
+    torch.manual_seed(seed_of(recipe.seed, "weights"))
+    module = build(recipe, len(photos.labels))
+    filled = fill(module, recipe, weights)
+    say(str(filled))
+    return module, filled
+
+
+def _open_session(
+    recipe: Recipe,
+    folder: Path,
+    photos: Photos,
+    module: Normalized,
+    compute: Compute,
+    workers: int | None,
+    resume: bool,
+) -> Session:
+    """A session at its start, or where its last checkpoint left it."""
+    cuda = compute.device.type == "cuda"
+    module.to(compute.device)
+    identity = Identity(recipe.digest, recipe.backbone.name, list(photos.labels), photos.fingerprint)
+    session = Session(
+        recipe=recipe,
+        folder=folder,
+        photos=photos,
+        batches=TrainingBatches(photos, default_workers(cuda) if workers is None else workers, pinned=cuda),
+        compute=compute,
+        module=module,
+        average=Average(module, recipe.average) if recipe.average else None,
+        state=Checkpoint(identity),
+    )
+    if resume and (folder / LAST).exists():
+        _restore(session, load(folder / LAST, identity))
+        say(f"resumed after epoch {len(session.history)}")
+    return session
+
+
+def _restore(session: Session, state: Checkpoint) -> None:
+    session.state = state
+    session.module.load_state_dict(state.module)
+    if session.average and state.average is not None:
+        session.average.module.load_state_dict(state.average)
+        session.average.updates = state.average_updates
+    session.history = [Epoch(**row) for row in state.history]
+
+
+def _best(session: Session) -> Epoch | None:
+    return next((epoch for epoch in reversed(session.history) if epoch.kept), None)
+
+
+def _announcement(session: Session, stage: Stage, names: list[str]) -> str:
+    parameters = dict(session.module.network.named_parameters())
+    trained, total = (sum(parameters[name].numel() for name in part) for part in (names, parameters))
+    return (
+        f"stage {stage.name}: {stage.epochs} epochs, {trained:,} of {total:,} parameters train "
+        f"({trained / total:.2%}), on {session.compute}"
+    )

@@ -1,0 +1,79 @@
+"""What an epoch's loop counts: losses, right answers, and the time spent waiting for data."""
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from inference.errors import RunInvalid
+from training.checkpoint import BEST
+from training.dataset import Batch
+
+_LOOK_EVERY = 10  # steps between two looks at the losses: each look waits for the device
+
+
+class Totals:
+    """Sums over an epoch, kept on the device and looked at now and then; a loss that is no number ends the run."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.last = where, math.nan
+        self._losses: list[Tensor] = []
+        self._correct: list[Tensor] = []
+        self._count, self._loss_sum, self._steps, self._correct_sum = 0, 0.0, 0, 0
+
+    def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
+        """One step's mean loss, its right answers and its photos. Raises RunInvalid for a loss that is no number."""
+        self._losses.append(loss)
+        self._correct.append(correct)
+        self._count += count
+        if len(self._losses) == _LOOK_EVERY:
+            self._look()
+
+    @property
+    def loss(self) -> float:
+        """Mean over steps."""
+        self._look()
+        return self._loss_sum / self._steps
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers, on augmented photos and while the weights moved."""
+        self._look()
+        return self._correct_sum / self._count
+
+    def _look(self) -> None:
+        for loss in torch.stack(self._losses).tolist() if self._losses else ():
+            self._steps += 1
+            if not math.isfinite(loss):
+                raise RunInvalid(
+                    f"the loss became {loss} in {self.where}, step {self._steps}; the best weights so far are kept in "
+                    f"{BEST}: lower the learning rates, add warm-up or clip_norm, or train in fp32"
+                )
+            self._loss_sum, self.last = self._loss_sum + loss, loss
+        self._correct_sum += int(torch.stack(self._correct).sum()) if self._correct else 0
+        self._losses.clear()
+        self._correct.clear()
+
+
+class Watch:
+    """Time of an epoch, and how much of it the loop stood waiting for the next batch."""
+
+    def __init__(self) -> None:
+        self.waited, self._started = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the watch was made."""
+        return time.perf_counter() - self._started
+
+    def over(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, timed while they are fetched."""
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch

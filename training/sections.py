@@ -1,0 +1,189 @@
+"""The sections of a recipe: what each key means, its unit and its default."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from inference.manifest import Name
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _words(value: object) -> object:
+    """One word stands for a list of one."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Layers = Annotated[tuple[str, ...], BeforeValidator(_words)]
+"""`head`, `all`, or names of layers and parameters as `named_modules()` gives them; * ? and [0-9] match."""
+
+
+class Section(BaseModel):
+    """Part of a recipe: unknown keys and wrong types are errors, and nothing changes once it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+class Source(Section):
+    """Where a split's photos come from: a folder of class folders, or a stratified share of another split."""
+
+    folder: str | None = Field(None, description="relative to the data root; '.' is the root itself")
+    share: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="of each class of `of`")
+    of: Literal["train", "validation"] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Source":
+        if (self.folder is None) == (self.share is None):
+            raise ValueError("give either `folder`, or `share` and `of`")
+        if (self.share is None) != (self.of is None):
+            raise ValueError("`share` and `of` belong together")
+        return self
+
+
+class Data(Section):
+    """The three splits. Validation serves every choice; test is measured once, at the end, and serves none."""
+
+    train: Source
+    validation: Source
+    test: Source | None = None
+    classes: tuple[str, ...] | None = Field(None, description="class folders in label order; None: all, sorted")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Data":
+        if self.train.folder is None:
+            raise ValueError("`train` must be a folder")
+        if self.validation.of == "validation":
+            raise ValueError("`validation` cannot be a share of itself")
+        taken = sum(source.share or 0 for source in (self.validation, self.test) if source and source.of == "train")
+        if taken >= 1:
+            raise ValueError(f"validation and test take {taken:.2f} of train; nothing would be left to train on")
+        if self.test and self.test.of == "validation" and self.validation.folder is None:
+            raise ValueError("`test` can be a share of `validation` only where validation is a folder")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("`classes` repeats a name")
+        return self
+
+
+class Backbone(Section):
+    """A torchvision network with its last layer made for the recipe's classes."""
+
+    name: str
+    weights: str = Field("imagenet", description="none, imagenet (torchvision's best), or a torchvision weights name")
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="before the head; None: its own")
+
+
+class Normalization(Section):
+    """What the exported graph does to a pixel in 0…1 first: (pixel - mean) / std, per channel."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+
+
+class Optimizer(Section):
+    """How gradients move weights. Norms and biases are never decayed; momentum is SGD's, betas are Adam's."""
+
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
+    weight_decay: NotNegative = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    betas: tuple[Share, Share] = (0.9, 0.999)
+
+
+class Schedule(Section):
+    """The factor on every learning rate, per step of its stage: a linear warm-up, then `kind`."""
+
+    kind: Literal["cosine", "constant"] = "cosine"
+    warm_up: NotNegative = Field(0.0, description="in epochs")
+    final: Share = Field(0.0, description="what the cosine ends at")
+
+
+class Rates(Section):
+    """Learning rates per group at the top of the schedule."""
+
+    head: Positive
+    backbone: Positive | None = Field(None, description="None: the head's")
+
+
+class Stage(Section):
+    """A number of epochs with the same layers trained."""
+
+    name: Name
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    trains: Annotated[Layers, Field(min_length=1)] = ("all",)
+    freezes: Layers = Field((), description="taken out of `trains`")
+    rates: Rates
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    frozen_statistics: bool = Field(False, description="batch norm keeps its running statistics in trained layers too")
+    cached_features: bool = Field(False, description="run the frozen backbone once, on plain crops, not every epoch")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Stage":
+        if self.cached_features and self.trains != ("head",):
+            raise ValueError("`cached_features` needs `trains: head`: other layers change the features")
+        if self.schedule.warm_up >= self.epochs:
+            raise ValueError(f"a warm-up of {self.schedule.warm_up} epochs fills the whole stage of {self.epochs}")
+        return self
+
+
+class Jitter(Section):
+    """torchvision's ColorJitter: the largest relative change, hue as a share of the colour circle."""
+
+    brightness: NotNegative = 0.0
+    contrast: NotNegative = 0.0
+    saturation: NotNegative = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
+class Augmentation(Section):
+    """How a training photo varies from epoch to epoch. Evaluation photos never vary."""
+
+    size: Annotated[int, Field(ge=8, le=1024)] = Field(224, description="side of the training crop in pixels")
+    scale: tuple[Positive, Positive] = Field((0.35, 1.0), description="share of the photo's area in the random crop")
+    ratio: tuple[Positive, Positive] = Field((0.75, 4 / 3), description="width by height of the random crop")
+    flip: Share = Field(0.5, description="probability of mirroring left to right")
+    jitter: Jitter = Jitter()
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    erasing: Share = Field(0.0, description="probability of a blank rectangle")
+    mixup: NotNegative = Field(0.0, description="alpha of the mixing weight's beta distribution; 0: off")
+    cutmix: NotNegative = Field(0.0, description="as mixup; with both, each batch draws one of the two")
+    shrink_to: Annotated[int, Field(ge=8)] | None = Field(
+        None, description="larger photos are first reduced to this shorter side; None: twice `size`"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Augmentation":
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                raise ValueError(f"`{name}` must go from small to large, not {low} to {high}")
+        if self.scale[1] > 1:
+            raise ValueError("`scale` cannot exceed 1, the whole photo")
+        if self.shrink_to is not None and self.shrink_to < self.size:
+            raise ValueError(f"`shrink_to` {self.shrink_to} is smaller than `size` {self.size}")
+        return self
+
+    @property
+    def source_side(self) -> int:
+        """The shorter side in pixels above which a photo is reduced before it is augmented."""
+        return self.shrink_to or 2 * self.size
+
+
+class Selection(Section):
+    """Which epoch's weights a run keeps, and when a stage stops early. Only validation figures count."""
+
+    keep: Literal["best", "last"] = "best"
+    metric: Literal["accuracy", "loss"] = Field("accuracy", description="equal accuracy: the lower loss is better")
+    patience: Annotated[int, Field(ge=1)] | None = Field(None, description="epochs without a better one; None: never")
+
+
+class Abstention(Section):
+    """When the classifier should rather say nothing."""
+
+    target_accuracy: Annotated[float, Field(gt=0, le=1)] = Field(0.99, description="on validation, when it answers")
+
+
+class Parity(Section):
+    """What may differ between PyTorch and an exported artifact."""
+
+    tolerance: Positive = Field(1e-3, description="largest |Δlogit|")
