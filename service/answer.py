@@ -1,19 +1,22 @@
 """What the service says, as types: the JSON of its answers and, through FastAPI, its OpenAPI document."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from inference.classifier import Classifier
 from inference.errors import PetalpawError
+from inference.manifest import Calibration, Metrics
 from inference.prediction import Prediction
+from inference.preprocessing import Preprocessing
 from service.body import Picture
 from service.streams import Outcome
 
-# Fields that may be absent are left out of an answer rather than null: BentoML's document is OpenAPI 3.0, which has
-# no null.
-Absent = WithJsonSchema({"type": "string"})
+FileName = Annotated[
+    str | None,
+    Field(description="what the client called the picture, if it did", exclude_if=lambda name: name is None),
+]
 
 
 class _Said(BaseModel):
@@ -48,7 +51,7 @@ class Classified(_Said):
     """The answer for one picture; `abstained` means "not sure"."""
 
     index: int
-    filename: Annotated[str | None, Absent] = Field(None, exclude_if=lambda name: name is None)
+    filename: FileName = None
     label: str
     probability: float
     abstained: bool
@@ -67,7 +70,7 @@ class Failed(_Said):
     """A picture without an answer."""
 
     index: int
-    filename: Annotated[str | None, Absent] = Field(None, exclude_if=lambda name: name is None)
+    filename: FileName = None
     error: ImageProblem
 
 
@@ -107,16 +110,16 @@ class ModelList(_Said):
 
 
 class ModelDetail(_Said):
-    """Everything that a client may want to know about a model; the nested objects are those of its manifest."""
+    """What a client may want to know about a model; the nested objects are those of its manifest."""
 
     name: str
     version: str
     digest: str
     title: str
     labels: list[str]
-    preprocessing: dict[str, Any]
-    calibration: dict[str, Any]
-    metrics: dict[str, Any]
+    preprocessing: Preprocessing
+    calibration: Calibration
+    metrics: Metrics | None
     runtime: RuntimeIdentity
 
 
@@ -138,15 +141,15 @@ def summary(classifier: Classifier, *, default: bool) -> ModelSummary:
 
 
 def detail(classifier: Classifier) -> ModelDetail:
-    """GET /models/{name}. `metrics` is empty for a model that was never measured."""
+    """GET /models/{name}. `metrics` is null for a model that was never measured."""
     manifest = classifier.artifact.manifest
     return ModelDetail(
         **_identity(classifier).model_dump(),
         title=manifest.title,
         labels=list(manifest.labels),
-        preprocessing=manifest.preprocessing.model_dump(mode="json"),
-        calibration=manifest.calibration.model_dump(mode="json"),
-        metrics=manifest.metrics.model_dump(mode="json") if manifest.metrics else {},
+        preprocessing=manifest.preprocessing,
+        calibration=manifest.calibration,
+        metrics=manifest.metrics,
         runtime=_runtime(classifier),
     )
 

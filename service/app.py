@@ -63,5 +63,6 @@ class Petalpaw:
 if not launch.supervising():
     # mypy does not see that a class decorator returns something else.
     made = cast("bentoml.Service[Petalpaw]", Petalpaw)
+    api.state.service = made
     made.mount_asgi_app(api)
     made.add_asgi_middleware(Edge)

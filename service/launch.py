@@ -12,14 +12,16 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-import bentoml
 import click
 
 from inference.errors import PetalpawError
 
+TARGET = "service.app:Petalpaw"
+
 REFUSED = 3
 """Exit status of a start that was refused: nothing could be done."""
 
+_SERVE = ("serve", "serve-http")
 _SUPERVISOR = "PETALPAW_SERVICE_SUPERVISOR"
 _log = logging.getLogger("bentoml.petalpaw")
 
@@ -27,14 +29,18 @@ _log = logging.getLogger("bentoml.petalpaw")
 def serve_command(host: str, port: int) -> list[str]:
     """The command line that serves in production; the settings travel in the environment."""
     return [
-        *(sys.executable, "-m", "bentoml", "serve", "service.app:Petalpaw"),
+        *(sys.executable, "-m", "bentoml", "serve", TARGET),
         *("--host", host, "--port", str(port)),
     ]
 
 
 def supervising() -> bool:
-    """Whether this is a process of the `bentoml` command line, which answers no requests, and not its worker."""
-    return click.get_current_context(silent=True) is not None and bentoml.server_context.worker_index is None
+    """Whether this is the process of `bentoml serve` that starts the worker and answers no requests itself."""
+    # Not above: `petalpaw serve` asks this module for a command line only, and would wait for BentoML twice.
+    import bentoml
+
+    context = click.get_current_context(silent=True)
+    return context is not None and context.info_name in _SERVE and bentoml.server_context.worker_index is None
 
 
 def supervise() -> None:

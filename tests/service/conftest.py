@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from inference.repository import Repository
-from service.launch import serve_command
+from service.launch import TARGET, serve_command
 
 ROOT = Path(__file__).parents[2]
 MAX_BODY = 4 * 1024 * 1024
@@ -20,23 +20,32 @@ MAX_IMAGES = 24
 MAX_PIXELS = 50_000_000
 
 
-def start(home: Path, **settings: object) -> tuple[subprocess.Popen[bytes], int, Path]:
-    """A server with its port and log; `settings` by their names."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+def environment(home: Path, **settings: object) -> dict[str, str]:
+    """What a process of BentoML needs, and nothing of the caller's; `settings` by their names."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PETALPAW_", "BENTOML_"))}
-    environment = {
+    return {
         **inherited,
         **{f"PETALPAW_{name.upper()}": str(value) for name, value in settings.items()},
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "True",
-        "PYTHONPATH": str(ROOT),
     }
+
+
+def start(
+    home: Path, target: str | None = None, folder: Path = ROOT, **settings: object
+) -> tuple[subprocess.Popen[bytes], int, Path]:
+    """A server with its port and log, of the source or of a built Bento, started in `folder`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = serve_command("127.0.0.1", port)
+    if target is not None:
+        command[command.index(TARGET)] = target
     log = home / "log"
     with log.open("wb") as output:
-        command = serve_command("127.0.0.1", port)
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(home, **settings), stdout=output, stderr=subprocess.STDOUT
+        )
     return process, port, log
 
 
