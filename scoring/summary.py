@@ -63,12 +63,14 @@ def _table(what: str, total: int, counts: Mapping[str, int]) -> list[str]:
 class Tally:
     """Counts while a run goes on."""
 
+    rows: int = 0
     abstained: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Row) -> None:
         """Count one row."""
+        self.rows += 1
         if row.error_code is not None:
             self.errors[row.error_code] += 1
         elif row.label is not None:
@@ -79,11 +81,6 @@ class Tally:
     def failed(self) -> int:
         """Rows with an error so far."""
         return self.errors.total()
-
-    @property
-    def rows(self) -> int:
-        """Rows so far."""
-        return self.labels.total() + self.errors.total()
 
     def summary(self, *, seconds: float, interrupted: bool, place: str) -> Summary:
         """The counts so far as the result of a run."""
