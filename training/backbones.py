@@ -71,6 +71,16 @@ def backbone_facts(name: str) -> BackboneFacts:
     return BackboneFacts(name, count, size, head_layers(name))
 
 
+def layer_names(name: str) -> list[str]:
+    """The outer layers of a backbone, in order: what `trains` and `freezes` can name, beside all that lie inside."""
+    network = _on_meta(name, 2)
+    return [
+        key
+        for key, layer in network.named_modules()
+        if key.count(".") < 2 and key and any(True for _ in layer.parameters())
+    ]
+
+
 @lru_cache
 def head_layers(name: str) -> tuple[str, ...]:
     """Names of the layers whose parameters' shapes follow the number of classes: ("classifier.1",) for MobileNetV2."""
@@ -128,7 +138,7 @@ def check_network(recipe: Recipe) -> list[str]:
     name = recipe.backbone.name
     if name not in backbone_names():
         near = difflib.get_close_matches(name, backbone_names(), n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "`petalpaw recipes backbones` lists them"
+        hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(backbone_names())}"
         return [f"backbone.name: no backbone is called {name!r}; {hint}"]
     problems = []
     known = [weights.name for weights in models.get_model_weights(name)]
@@ -155,7 +165,7 @@ def check_network(recipe: Recipe) -> list[str]:
 def _stage_problems(module: Normalized, backbone: str, stage: Stage) -> list[str]:
     names = [name for name, _ in module.network.named_parameters()]
     problems = [
-        f"{key}: {word!r} matches no layer of {backbone}; `petalpaw recipes layers {backbone}` lists them"
+        f"{key}: {word!r} matches no layer of {backbone}; it has {', '.join(layer_names(backbone))} and those inside"
         for key, words in (("trains", stage.trains), ("freezes", stage.freezes))
         for word in words
         if not any(_matches(name, word, backbone) for name in names)

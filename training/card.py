@@ -120,7 +120,7 @@ def _training(recipe: Recipe, record: Record, counts: dict[str, int]) -> list[st
         f"- Backbone: `{provenance.backbone}` from `{provenance.weights}`"
         + (f", `{provenance.weights_sha256}`" if provenance.weights_sha256 else ""),
         f"- Stages: {stages}",
-        f"- Made on {provenance.created} on {record.compute} with {packages}"
+        f"- Made {provenance.created[:10]} on {record.compute} with {packages}"
         + (f", at commit `{provenance.commit}`" if provenance.commit else ""),
         "",
     ]

@@ -25,7 +25,7 @@ from training.progress import Progress, say
 from training.recipe import Recipe
 from training.run import RECIPE_YAML, RUN_JSON, read_record
 from training.sections import Stage
-from training.weights import Filled, fill
+from training.weights import fill
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,11 @@ def train(
     _claim(run_folder, recipe, resume)
     with PixelStore(run_folder / ".pixels", cache_bytes) as store:
         photos = open_photos(recipe, data_root, store)
-        module, filled = _first_weights(recipe, photos, weights)
-        session = _open_session(recipe, run_folder, photos, module, compute, workers, resume)
-        if not session.history:
-            begin(run_folder, recipe, photos, filled, compute)
+        session = _open_session(recipe, run_folder, photos, compute, workers)
+        if resume and (run_folder / LAST).exists():
+            _restore(session)
+        else:
+            _start(session, weights)
         try:
             with session.interruption:
                 for index in range(session.state.stage, len(recipe.stages)):
@@ -149,7 +150,7 @@ def train_one_epoch(
             if session.average:
                 session.average.update(session.module)
             totals.add(loss, correct, len(targets))
-            progress.step(None, len(targets), note=f"loss {totals.last:.3f}")
+            progress.step(None, len(targets), note=totals.note)
             session.interruption.check()
     return {
         "train_loss": totals.loss,
@@ -254,50 +255,44 @@ def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
         )
 
 
-def _first_weights(recipe: Recipe, photos: Photos, weights: Path | None) -> tuple[Normalized, Filled]:
-    torch.manual_seed(seed_of(recipe.seed, "weights"))
-    module = build(recipe, len(photos.labels))
-    filled = fill(module, recipe, weights)
-    say(str(filled))
-    return module, filled
-
-
-def _open_session(
-    recipe: Recipe,
-    folder: Path,
-    photos: Photos,
-    module: Normalized,
-    compute: Compute,
-    workers: int | None,
-    resume: bool,
-) -> Session:
-    """A session at its start, or where its last checkpoint left it."""
+def _open_session(recipe: Recipe, folder: Path, photos: Photos, compute: Compute, workers: int | None) -> Session:
+    """A session whose network has random weights, drawn from the recipe's seed."""
     cuda = compute.device.type == "cuda"
-    module.to(compute.device)
-    identity = Identity(recipe.digest, recipe.backbone.name, list(photos.labels), photos.fingerprint)
-    session = Session(
+    torch.manual_seed(seed_of(recipe.seed, "weights"))
+    return Session(
         recipe=recipe,
         folder=folder,
         photos=photos,
         batches=TrainingBatches(photos, default_workers(cuda) if workers is None else workers, pinned=cuda),
         compute=compute,
-        module=module,
-        average=Average(module, recipe.average) if recipe.average else None,
-        state=Checkpoint(identity),
+        module=build(recipe, len(photos.labels)).to(compute.device),
+        average=None,
+        state=Checkpoint(Identity(recipe.digest, recipe.backbone.name, list(photos.labels), photos.fingerprint)),
     )
-    if resume and (folder / LAST).exists():
-        _restore(session, load(folder / LAST, identity))
-        say(f"resumed after epoch {len(session.history)}")
-    return session
 
 
-def _restore(session: Session, state: Checkpoint) -> None:
-    session.state = state
-    session.module.load_state_dict(state.module)
-    if session.average and state.average is not None:
-        session.average.module.load_state_dict(state.average)
-        session.average.updates = state.average_updates
-    session.history = [Epoch(**row) for row in state.history]
+def _start(session: Session, weights: Path | None) -> None:
+    """Fill in the pretrained weights and save them as the checkpoint before the first epoch."""
+    filled = fill(session.module, session.recipe, weights)
+    say(str(filled))
+    if session.recipe.average:
+        session.average = Average(session.module, session.recipe.average)
+    begin(session.folder, session.recipe, session.photos, filled, session.compute)
+    session.state.module = session.module.state_dict()
+    save(session.folder / LAST, session.state)
+
+
+def _restore(session: Session) -> None:
+    """Bring a session to where its last checkpoint left it. Raises RunInvalid for a checkpoint of another run."""
+    session.state = load(session.folder / LAST, session.state.identity)
+    session.module.load_state_dict(session.state.module)
+    if session.recipe.average:
+        session.average = Average(session.module, session.recipe.average)
+        if session.state.average is not None:
+            session.average.module.load_state_dict(session.state.average)
+            session.average.updates = session.state.average_updates
+    session.history = [Epoch(**row) for row in session.state.history]
+    say(f"resumed after epoch {len(session.history)}")
 
 
 def _best(session: Session) -> Epoch | None:

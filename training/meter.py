@@ -32,6 +32,11 @@ class Totals:
             self._look()
 
     @property
+    def note(self) -> str:
+        """The last loss looked at, to be shown while the epoch runs."""
+        return "" if math.isnan(self.last) else f"loss {self.last:.3f}"
+
+    @property
     def loss(self) -> float:
         """Mean over steps."""
         self._look()

@@ -128,7 +128,7 @@ def draw_calibration(
             ):
                 axes.text(centre, min(accuracy + 0.02, 1.01), str(count), ha="center", fontsize=7, color="#4a5568")
             axes.set(title=f"{title}: error {error:.4f}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1.08))
-            axes.legend(loc="upper left")
+        figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         upper.set_ylabel("accuracy (number of photos above the bars)")
 
     _save(path, (11, 4.6), draw)
@@ -167,9 +167,18 @@ def _mark_stages(axes: Axes, epochs: Sequence[Epoch]) -> None:
             axes.axvline(left.epoch + 0.5, color=GREY, linestyle=":")
     starts = {epoch.stage: epoch.epoch for epoch in reversed(epochs)}
     if len(starts) > 1:
+        edge = axes.get_xlim()[0]
         for stage, start in starts.items():
-            place = (start - 0.4, 1.0)
-            axes.annotate(stage, place, xycoords=("data", "axes fraction"), va="top", fontsize=8, color="#4a5568")
+            place = (max(start - 0.5, edge), 0.0)
+            axes.annotate(
+                shortened(stage),
+                place,
+                xycoords=("data", "axes fraction"),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=8,
+                color="#4a5568",
+            )
 
 
 def _tiles(path: Path, title: str, crops: Sequence[Pixels], captions: Sequence[tuple[str, str]]) -> None:

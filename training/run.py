@@ -143,7 +143,7 @@ def kept_module(folder: Path, recipe: Recipe, labels: tuple[str, ...]) -> "Norma
 
 
 def provenance_of(recipe: Recipe, weights: str, weights_sha256: Digest | None, data_fingerprint: Digest) -> Provenance:
-    """Where a run comes from: its inputs, the packages and commit that ran it, and today's date in UTC."""
+    """Where a run comes from: its inputs, the packages and commit that ran it, and the time in UTC."""
     return Provenance(
         recipe=recipe.name,
         recipe_sha256=recipe.digest,
@@ -153,7 +153,7 @@ def provenance_of(recipe: Recipe, weights: str, weights_sha256: Digest | None, d
         data_fingerprint=data_fingerprint,
         packages={name: version for name in _PACKAGES if (version := _version(name))},
         commit=_commit(),
-        created=datetime.now(UTC).strftime("%Y-%m-%d"),
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     )
 
 

@@ -1,0 +1,262 @@
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from inference.errors import RecipeInvalid, RunInvalid
+from training import finetune
+from training.checkpoint import read
+from training.finetune import train
+from training.recipe import Recipe, load_recipe
+
+Make = Callable[..., Recipe]
+RUN = """
+import sys
+from pathlib import Path
+import torch
+from training.finetune import train
+from training.recipe import load_recipe
+torch.set_num_threads(1)
+train(load_recipe(sys.argv[1]), Path(sys.argv[2]), None, Path(sys.argv[3]), device="cpu", workers=0)
+"""
+
+
+def run(recipe: Recipe, root: Path, folder: Path, **options: Any) -> finetune.RunResult:
+    return train(recipe, root, None, folder, device="cpu", workers=0, **options)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal down to the last bit, through nested states."""
+    if isinstance(left, Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    """Weights, average, optimizer and figures are bit for bit the same; times are not compared."""
+    for name in ("best.pt", "last.pt"):
+        one, two = read(left / name), read(right / name)
+        for content in (one, two):
+            for row in [*content["history"], content["best"]]:
+                for key in ("seconds", "images_per_second", "waiting"):
+                    del row[key]
+        for key in one:
+            assert same(one[key], two[key]), f"{name}: {key}"
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
+    content: dict[str, Any],
+    recipe_file: Callable[[dict[str, Any]], Path],
+    photos_root: Path,
+    finished: Path,
+    tmp_path: Path,
+) -> None:
+    path, folder = recipe_file(content), tmp_path / "killed"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", RUN, str(path), str(photos_root), str(folder)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 2 "):
+            process.kill()
+            break
+    process.wait()
+    process.stderr.close()
+    assert process.returncode == -signal.SIGKILL
+    assert len(read(folder / "last.pt")["history"]) >= 2
+    assert not (folder / "metrics.json").exists()
+    assert (folder / ".pixels").exists()
+    result = run(load_recipe(path), photos_root, folder, resume=True)
+    assert result.status == "finished"
+    assert_same_run(folder, finished)
+    assert not (folder / ".pixels").exists()
+
+
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
+def test_a_signal_stops_between_steps_and_the_run_can_go_on(
+    make_recipe: Make,
+    photos_root: Path,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    signal_name: str,
+) -> None:
+    step, steps = finetune._step, itertools.count()
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(steps) == 5:  # in the second epoch
+            signal.raise_signal(signal.Signals[signal_name])
+        return step(*arguments)
+
+    usual = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(finetune, "_step", interrupted)
+    result = run(make_recipe(), photos_root, tmp_path / "run")
+    assert (result.status, result.epochs) == ("interrupted", 1)
+    assert f"--resume {tmp_path / 'run'}" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is usual
+    monkeypatch.undo()
+    assert run(make_recipe(), photos_root, tmp_path / "run", resume=True).status == "finished"
+    assert_same_run(tmp_path / "run", finished)
+
+
+def test_training_works_outside_the_main_thread(make_recipe: Make, photos_root: Path, tmp_path: Path) -> None:
+    results: list[finetune.RunResult] = []
+    recipe = make_recipe(stages=[{"name": "s", "epochs": 1, "rates": {"head": 0.01}}])
+    thread = threading.Thread(target=lambda: results.append(run(recipe, photos_root, tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert results[0].status == "finished"
+
+
+def test_a_loss_that_is_no_number_says_where_and_keeps_the_best(
+    make_recipe: Make, photos_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, steps = finetune._step, itertools.count()
+
+    def broken(*arguments: Any) -> tuple[Tensor, Tensor]:
+        loss, correct = step(*arguments)
+        return (loss * float("nan") if next(steps) == 5 else loss), correct
+
+    monkeypatch.setattr(finetune, "_step", broken)
+    with pytest.raises(RunInvalid, match=r"the loss became nan in stage everything, epoch 2, step 2"):
+        run(make_recipe(), photos_root, tmp_path / "run")
+    assert read(tmp_path / "run" / "best.pt")["best"]["epoch"] == 1
+
+
+def test_training_learns_the_shapes(make_recipe: Make, photos_root: Path, tmp_path: Path) -> None:
+    everything = {"name": "everything", "epochs": 12, "rates": {"head": 0.003}, "optimizer": {"kind": "adamw"}}
+    result = run(make_recipe(stages=[everything], average=None), photos_root, tmp_path / "run")
+    with (tmp_path / "run" / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == result.epochs == 12
+    assert float(rows[-1]["train_loss"]) < 0.75 * float(rows[0]["train_loss"])
+    assert float(rows[-1]["train_accuracy"]) > 0.7
+
+
+def test_early_stopping_counts_epochs_without_a_better_one(
+    make_recipe: Make, photos_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = iter([0.5, 0.6, 0.6, 0.6, 0.7])
+    monkeypatch.setattr(
+        finetune, "validate", lambda *_: {"validation_loss": 1.0, "validation_accuracy": next(accuracies)}
+    )
+    stages = [
+        {"name": "one", "epochs": 4, "rates": {"head": 0.01}},
+        {"name": "two", "epochs": 1, "rates": {"head": 0.01}},
+    ]
+    recipe = make_recipe(stages=stages, selection={"patience": 2}, batch_size=20)
+    result = run(recipe, photos_root, tmp_path / "run")
+    assert result.epochs == 5
+    assert result.best is not None
+    assert (result.best.epoch, result.best.stage) == (5, "two")
+    accuracies = iter([0.5, 0.4, 0.3, 0.2])
+    result = run(recipe, photos_root, tmp_path / "again")
+    # Two epochs of `one` without a better one end that stage, not the run.
+    assert result.epochs == 4
+    assert result.best is not None
+    assert result.best.epoch == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precisions_train_in_their_type(
+    make_recipe: Make, photos_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    seen = set()
+    forward = torch.nn.Linear.forward
+
+    def spy(self: torch.nn.Linear, inputs: Tensor) -> Tensor:
+        output = forward(self, inputs)
+        if self.training:
+            seen.add(output.dtype)
+        return output
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", spy)
+    stages = [{"name": "s", "epochs": 1, "rates": {"head": 0.01}}]
+    run(make_recipe(stages=stages, precision=precision, clip_norm=1.0), photos_root, tmp_path / "run")
+    assert seen == {torch.float32 if precision == "fp32" else torch.bfloat16}
+
+
+def test_clipping_bounds_the_gradients(
+    make_recipe: Make, photos_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters: Any, norm: float) -> Tensor:
+        parameters = list(parameters)
+        result = clip(parameters, norm)
+        norms.append(torch.stack([parameter.grad.norm() for parameter in parameters]).norm().item())
+        return result
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
+    stages = [{"name": "s", "epochs": 1, "rates": {"head": 0.01}}]
+    run(make_recipe(stages=stages, clip_norm=0.01), photos_root, tmp_path / "run")
+    assert norms
+    assert max(norms) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_mixing_and_every_augmentation_train(make_recipe: Make, photos_root: Path, tmp_path: Path) -> None:
+    augmentation = {"size": 32, "policy": "trivialaugment", "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}
+    stages = [{"name": "s", "epochs": 1, "rates": {"head": 0.01}, "frozen_statistics": True}]
+    recipe = make_recipe(augmentation=augmentation, stages=stages, selection={"keep": "last", "metric": "loss"})
+    assert run(recipe, photos_root, tmp_path / "run").status == "finished"
+
+
+def test_seeds_make_different_runs(make_recipe: Make, photos_root: Path, finished: Path, tmp_path: Path) -> None:
+    run(make_recipe(), photos_root, tmp_path / "same")
+    assert_same_run(tmp_path / "same", finished)
+    run(make_recipe(label_smoothing=0.0), photos_root, tmp_path / "other")
+    other, first = read(tmp_path / "other" / "best.pt"), read(finished / "best.pt")
+    assert not same(other["module"], first["module"])
+
+
+def test_folders_in_use_and_other_recipes(make_recipe: Make, photos_root: Path, finished: Path) -> None:
+    with pytest.raises(RunInvalid, match="is not empty"):
+        run(make_recipe(), photos_root, finished)
+    with pytest.raises(RunInvalid, match="was begun with another recipe"):
+        run(make_recipe(batch_size=5), photos_root, finished, resume=True)
+
+
+def test_half_precision_is_for_gpus(make_recipe: Make, photos_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeInvalid, match="fp16 trains on CUDA only"):
+        run(make_recipe(precision="fp16"), photos_root, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["auto", "fp16"])
+def test_training_on_a_gpu(make_recipe: Make, photos_root: Path, tmp_path: Path, precision: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    recipe = make_recipe(precision=precision, clip_norm=1.0)
+    result = train(recipe, photos_root, None, tmp_path / "run", device="cuda", workers=1)
+    assert result.status == "finished"
+
+
+def test_progress_without_a_terminal_is_lines(
+    make_recipe: Make, photos_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = [{"name": "s", "epochs": 1, "rates": {"head": 0.01}}]
+    began = time.perf_counter()
+    run(make_recipe(stages=stages), photos_root, tmp_path / "run")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "waiting for data" in captured.err
+    assert "\x1b" not in captured.err
+    assert time.perf_counter() - began < 60

@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from torchvision import models
+
+from inference.errors import RunInvalid
+from inference.manifest import file_entry
+from training.backbones import Normalized, build
+from training.recipe import Recipe
+from training.weights import fill
+
+Make = Callable[..., Recipe]
+
+
+@pytest.fixture
+def recipe(make_recipe: Make) -> Recipe:
+    return make_recipe()
+
+
+@pytest.fixture
+def module(recipe: Recipe) -> Normalized:
+    return build(recipe, classes=3)
+
+
+def test_every_key_that_was_not_filled_is_named(tmp_path: Path, recipe: Recipe, module: Normalized) -> None:
+    state = models.mobilenet_v3_small().state_dict()
+    del state["features.0.0.weight"]
+    state["extra.weight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "w.pth")
+    filled = fill(module, recipe, tmp_path / "w.pth")
+    assert filled.missing == ("features.0.0.weight",)
+    assert filled.unexpected == ("extra.weight",)
+    assert [entry.split()[0] for entry in filled.wrong_shape] == ["classifier.3.weight", "classifier.3.bias"]
+    assert filled.filled == len(module.network.state_dict()) - 3
+    assert filled.sha256 == file_entry(tmp_path / "w.pth").sha256
+    assert all(key in str(filled) for key in ("features.0.0.weight", "extra.weight", "(1000, 1024) for (3, 1024)"))
+    torch.testing.assert_close(
+        module.network.state_dict()["features.1.block.0.0.weight"], state["features.1.block.0.0.weight"]
+    )
+
+
+@pytest.mark.parametrize("wrap", ["state_dict", "model"])
+def test_wrapped_and_parallel_state_dicts(tmp_path: Path, recipe: Recipe, module: Normalized, wrap: str) -> None:
+    state = {f"module.{key}": value for key, value in module.network.state_dict().items()}
+    torch.save({wrap: state, "epoch": 3}, tmp_path / "w.pth")
+    assert fill(module, recipe, tmp_path / "w.pth").missing == ()
+
+
+class Dangerous:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("unpickled",))
+
+
+def test_files_that_hold_no_weights(
+    tmp_path: Path, recipe: Recipe, module: Normalized, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, content in (("code", Dangerous()), ("list", [1, 2]), ("mixed", {"a": 1})):
+        torch.save(content, tmp_path / name)
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "empty").touch()
+    for name in ("code", "list", "mixed", "text", "empty", "absent"):
+        with pytest.raises(RunInvalid, match=name):
+            fill(module, recipe, tmp_path / name)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_another_networks_weights_are_refused(tmp_path: Path, recipe: Recipe, module: Normalized) -> None:
+    torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(RunInvalid, match="none of the 1 tensors"):
+        fill(module, recipe, tmp_path / "w.pth")
+
+
+def test_no_network_for_named_weights(make_recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(backbone={"name": "mobilenet_v3_small"})
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr(models, "get_model", offline)
+    with pytest.raises(RunInvalid, match="pass a state dict with --weights FILE"):
+        fill(Normalized(torch.nn.Identity(), recipe.normalization), recipe, None)
