@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from inference.classifier import Classifier
     from inference.repository import Artifact, Repository
 
-SOME_FAILED, WRONG_USAGE, NOTHING_DONE = 1, 2, 3
-MODELS = Path(__file__).with_name("models")
+SOME_FAILED, WRONG_USAGE, NOTHING_DONE, INTERRUPTED = 1, 2, 3, 130
+LOOPBACK = "127.0.0.1"
 
 app = typer.Typer(
     help="From a folder of labelled photos to a served image classifier that gives PyTorch's answers.",
@@ -72,6 +72,29 @@ def main() -> None:
     except PetalpawError as error:
         messages.print(f"petalpaw: {error.detail} [{error.code}]", style="red", markup=False)
         sys.exit(WRONG_USAGE if isinstance(error, ParameterInvalid) else NOTHING_DONE)
+
+
+@app.command(epilog="Example: petalpaw serve --port 8080")
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is every one.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="The port to listen on.")] = 3000,
+    models: Models = Path("models"),
+    runtime: Runtime = RuntimeOption.onnx,
+    device: Device = DeviceOption.auto,
+) -> None:
+    """Serve every model of the repository over HTTP. docs/settings.md lists the further settings."""
+    import service
+    from service.launch import serve_command
+
+    os.environ.update(
+        PETALPAW_MODELS=str(models.resolve()), PETALPAW_RUNTIME=runtime.value, PETALPAW_DEVICE=device.value
+    )
+    # BentoML would report each start to its makers.
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    # BentoML looks for the service in the working folder first, where a user may have a `service` of his own.
+    os.chdir(Path(next(iter(service.__path__))).parent)
+    command = serve_command(host, port)
+    os.execv(command[0], command)  # noqa: S606 – the server takes this process's place, its signals included
 
 
 @app.command(epilog="Example: petalpaw classify cat.jpg dog.jpg --model catdog")
@@ -132,6 +155,52 @@ def score(
     summary = run(source, engine, sink, progress_on(messages))
     messages.print(str(summary), markup=False)
     raise typer.Exit(summary.exit_status)
+
+
+@app.command(epilog="Example: petalpaw train flowers --data photos/ --weights mobilenet_v2.pth")
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe file, or the name of a shipped recipe.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder that the recipe's data folders lie in.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A state dict to start from, instead of the recipe's.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The run folder to make.", show_default="runs/NAME")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    device: Device = DeviceOption.auto,
+    workers: Annotated[int | None, typer.Option(min=0, help="Loader processes; default: by the CPU budget.")] = None,
+) -> None:
+    """Fine-tune a recipe's network on labelled photos and leave a run folder with weights, figures and pictures."""
+    from training.finetune import train as finetune
+    from training.recipe import load_recipe
+    from training.run import read_record
+
+    if resume is not None:
+        if recipe or run:
+            raise typer.BadParameter("a run that is resumed has its recipe and its folder; name neither")
+        record, chosen = read_record(resume)
+        data, run = data or Path(record.data_root), resume
+    elif recipe is None or data is None:
+        raise typer.BadParameter("name a recipe and its photos with --data, or a run with --resume")
+    else:
+        chosen = load_recipe(recipe, data)
+        run = run or Path("runs") / chosen.name
+    result = finetune(chosen, data, weights, run, resume=resume is not None, device=device.value, workers=workers)
+    if result.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+    typer.echo(result.folder)
+
+
+@app.command(epilog="Example: petalpaw evaluate runs/flowers")
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the photos are now; default: where training had them.")
+    ] = None,
+    device: Device = DeviceOption.auto,
+) -> None:
+    """Measure a run's kept weights anew on its validation and test photos, and calibrate and draw again."""
+    from training.assess import assess_again
+
+    evaluated = assess_again(run, data, device.value)
+    typer.echo((evaluated.folder / "metrics.json").read_text("utf-8"), nl=False)
 
 
 @app.command(epilog="Example: petalpaw export runs/flowers")
