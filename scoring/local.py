@@ -1,7 +1,7 @@
-"""The engine for one machine: threads that read, decode and infer, and rows in the order of the inputs.
+"""The engine for one machine: threads that read ahead, threads that compute, and rows in the order of the inputs.
 
-    source → window of inputs ahead → reading threads → compute slots: decode → infer → row    (CPU: batch 1 each)
-                                                                  └→ crops → batch → infer → rows (CUDA)
+    source → read ahead (threads of their own) → decode → infer → row            on a CPU, batch 1 per stream
+                                               → decode → crops → batch → rows   on CUDA
 
 On a CPU parallel streams of batch 1 beat batches, and an answer then equals the service's bit for bit. A GPU needs
 batches; they all have one size, the last one filled up, because every new size costs it preparation.
@@ -25,13 +25,18 @@ from scoring.rows import Origin, Row
 from scoring.sources import Item
 
 READING_THREADS = 4
-"""Threads beyond the compute slots, which read ahead while others compute: a disk or network is waited for there."""
+"""Threads that only read: a disk or network is waited for there while the streams compute."""
 
 CUDA_BATCH = 32
+_READ_AHEAD = 2 * READING_THREADS
+"""Encoded pictures in memory beyond those that are being decoded."""
+
 _WINDOW = 256
-"""Inputs under way at most: the rest of a slow picture's neighbours go on, and memory stays flat for any number."""
+"""Inputs under way at most, done ones included: neighbours of a slow picture go on, and memory stays flat."""
 
 Outcome = TypeVar("Outcome")
+Read = Callable[[], bytes]
+"""Gives the encoded picture, or raises what reading it raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,6 @@ class LocalEngine:
             if getattr(self, name) < 1:
                 raise ParameterInvalid(f"{name} is {getattr(self, name)}, it must be 1 or more")
         self._origin = Origin.of(classifier)
-        self._slots = threading.Semaphore(self.streams)
 
     def rows(self, items: Iterable[Item], stop: threading.Event | None = None) -> Generator[Row]:
         """One row per input, in order; no picture, good or bad, harms another.
@@ -77,30 +81,25 @@ class LocalEngine:
         Once `stop` is set, no further input is begun; those in hand still become rows.
         """
         stop = stop or threading.Event()
-        threads = self.streams + READING_THREADS
         window = max(_WINDOW, 4 * self.batch_size)
         if self.batch_size == 1:
-            return in_order(self._answer, items, threads=threads, window=window, stop=stop)
-        return self._in_batches(in_order(self._prepare, items, threads=threads, window=window, stop=stop))
+            return in_order(self._answer, items, streams=self.streams, window=window, stop=stop)
+        return self._in_batches(in_order(self._prepare, items, streams=self.streams, window=window, stop=stop))
 
-    def _answer(self, item: Item) -> Row:
+    def _answer(self, item: Item, read: Read) -> Row:
         """From input to row in one thread. Never raises: an error becomes the row's."""
         row = Row(item.id, item.path, self._origin)
         try:
-            data = item.read()
-            with self._slots:
-                row, crop = self._decoded(row, data)
-                return self._filled(row, self.classifier.logits(crop[None]))
+            row, crop = self._decoded(row, read())
+            return self._filled(row, self.classifier.logits(crop[None]))
         except Exception as error:  # noqa: BLE001 – whatever one picture does, the others get their rows
             return row.failed(error)
 
-    def _prepare(self, item: Item) -> Prepared:
+    def _prepare(self, item: Item, read: Read) -> Prepared:
         """From input to crop in one thread. Never raises, as above."""
         row = Row(item.id, item.path, self._origin)
         try:
-            data = item.read()
-            with self._slots:
-                return Prepared(*self._decoded(row, data))
+            return Prepared(*self._decoded(row, read()))
         except Exception as error:  # noqa: BLE001 – as above
             return Prepared(row.failed(error))
 
@@ -161,20 +160,26 @@ class LocalEngine:
 
 
 def in_order(
-    work: Callable[[Item], Outcome], items: Iterable[Item], *, threads: int, window: int, stop: threading.Event
+    work: Callable[[Item, Read], Outcome], items: Iterable[Item], *, streams: int, window: int, stop: threading.Event
 ) -> Generator[Outcome]:
-    """`work(item)` for every item, on `threads` threads, yielded in the order of `items`.
+    """`work(item, read)` for every item, on `streams` threads, yielded in the order of `items`.
 
-    At most `window` items are under way, however many there are. After `stop` is set nothing more is begun, and what
-    was begun, always the first of those under way, is finished and yielded. An error of `items` itself is raised
-    after the outcomes of what came before it.
+    Other threads have usually read the item when `read()` is called. At most `window` items are under way, however
+    many there are. After `stop` is set nothing more is begun, and what was begun, always the first of those under
+    way, is finished and yielded. An error of `items` itself is raised after the outcomes of what came before it.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
+    reading = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="read")
+    computing = ThreadPoolExecutor(streams, thread_name_prefix="compute")
+    room = threading.Semaphore(streams + _READ_AHEAD)
     under_way: deque[Future[Outcome]] = deque()
     source = _Guarded(items)
     try:
         for item in source:
-            under_way.append(pool.submit(work, item))
+            # Taken here, in the order of the items, so that the item that is waited for always has its place.
+            room.acquire()
+            outcome = computing.submit(work, item, reading.submit(item.read).result)
+            outcome.add_done_callback(lambda _: room.release())
+            under_way.append(outcome)
             while under_way and (under_way[0].done() or len(under_way) == window):
                 yield under_way.popleft().result()
             if stop.is_set():
@@ -187,7 +192,8 @@ def in_order(
         if source.error is not None:
             raise source.error
     finally:
-        pool.shutdown(cancel_futures=True)
+        computing.shutdown(cancel_futures=True)
+        reading.shutdown(cancel_futures=True)
 
 
 class _Guarded:

@@ -2,7 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -180,7 +182,7 @@ def test_no_more_than_streams_compute_while_others_read(
     watched = Watched(classifier, compute)
     assert len(list(LocalEngine(watched, streams=2).rows(inputs(*[read] * 60)))) == 60
     assert computing.highest == 2
-    assert 2 < reading.highest <= 2 + READING_THREADS
+    assert 2 < reading.highest <= READING_THREADS
 
 
 class Gauge:
@@ -206,33 +208,42 @@ def test_empty_source(classifier: Classifier) -> None:
 
 
 def test_stop_finishes_what_is_in_hand(classifier: Classifier, picture: Callable[..., bytes], inputs: Any) -> None:
-    stop, begun = threading.Event(), Gauge()
-    data = picture(size=(40, 40))
-
-    def read() -> bytes:
-        with begun:
-            time.sleep(0.01)
-        started.append(1)
-        return data
-
-    started: list[int] = []
+    stop, data = threading.Event(), picture(size=(40, 40))
+    watched = Watched(classifier, lambda _: time.sleep(0.005))
     rows = []
-    for row in LocalEngine(classifier, streams=2).rows(inputs(*[read] * 500), stop):
+    for row in LocalEngine(watched, streams=2).rows(inputs(*[lambda: data] * 500), stop):
         rows.append(row)
         if len(rows) == 10:
             stop.set()
-    # A prefix, all of it answered, nothing begun without a row.
+    # The first so many, all of them answered, and nothing was computed for no row.
     assert [row.id for row in rows] == list(range(len(rows)))
     assert all(row.label == "red" for row in rows)
-    assert len(rows) == len(started)
-    assert 10 <= len(rows) <= 10 + 4 * (2 + READING_THREADS)
+    assert len(rows) == len(watched.batches)
+    assert 10 <= len(rows) <= 20
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
-def ordered(items: Any, work: Callable[[Any], Any], window: int = 16, stop: threading.Event | None = None) -> Any:
-    return in_order(work, items, threads=4, window=window, stop=stop or threading.Event())
+@dataclass(frozen=True)
+class Number:
+    """An item that reads as nothing."""
+
+    id: int
+
+    @property
+    def path(self) -> str:
+        return ""
+
+    def read(self) -> bytes:
+        return b""
+
+
+def ordered(
+    items: Iterable[int], work: Callable[[int], Any], window: int = 16, stop: threading.Event | None = None
+) -> Any:
+    numbers = (Number(item) for item in items)
+    return in_order(lambda item, _: work(item.id), numbers, streams=4, window=window, stop=stop or threading.Event())
 
 
 def test_order_is_kept_when_the_first_are_slowest() -> None:
@@ -302,16 +313,36 @@ def test_closing_early_stops_the_threads() -> None:
 
 
 def test_inputs_that_are_done_are_let_go() -> None:
-    highest = 0
-    alive = Gauge()
+    alive: weakref.WeakSet[Number] = weakref.WeakSet()
 
-    class Held:
-        def __init__(self) -> None:
-            alive.now += 1
+    def items() -> Iterator[Number]:
+        for index in range(20_000):
+            made = Number(index)
+            alive.add(made)
+            yield made
 
-        def __del__(self) -> None:
-            alive.now -= 1
+    results = in_order(lambda _, read: read(), items(), streams=2, window=64, stop=threading.Event())
+    assert max(len(alive) for _ in results) <= 70
 
-    for _ in ordered((Held() for _ in range(20_000)), lambda item: None, window=64):
-        highest = max(highest, alive.now)
-    assert highest <= 80
+
+def test_only_so_many_are_read_ahead() -> None:
+    read, release = Gauge(), threading.Event()
+
+    class Large(Number):
+        def read(self) -> bytes:
+            with read._lock:
+                read.highest += 1
+            return b""
+
+    def work(item: Number, read: Callable[[], bytes]) -> None:
+        read()
+        assert release.wait(10)
+
+    results = in_order(work, map(Large, count()), streams=2, window=64, stop=threading.Event())
+    first = threading.Thread(target=lambda: next(results))
+    first.start()
+    time.sleep(0.1)
+    assert read.highest <= 2 + 2 * READING_THREADS
+    release.set()
+    first.join()
+    results.close()
