@@ -116,11 +116,15 @@ Better = Literal["accuracy", "loss"]
 
 
 def is_better(metric: Better, new: dict[str, Any], best: dict[str, Any] | None) -> bool:
-    """Whether an epoch's validation figures beat the best so far; equal accuracies are decided by the loss."""
+    """Whether an epoch's validation figures beat the best so far; equal accuracies are decided by the loss.
+
+    The loss is the calibrated one: a temperature is fitted at the end anyway, and label smoothing, which makes
+    answers timid, would otherwise look like an error.
+    """
     if best is None:
         return True
     if metric == "loss":
-        return bool(new["validation_loss"] < best["validation_loss"])
+        return bool(new["calibrated_loss"] < best["calibrated_loss"])
     return bool(
-        (new["validation_accuracy"], -new["validation_loss"]) > (best["validation_accuracy"], -best["validation_loss"])
+        (new["validation_accuracy"], -new["calibrated_loss"]) > (best["validation_accuracy"], -best["calibrated_loss"])
     )

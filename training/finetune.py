@@ -12,9 +12,11 @@ from inference.errors import RunInvalid
 from training.assess import assess, begin
 from training.augment import seed_of
 from training.backbones import Normalized, build, freeze, trained_names, training_mode
+from training.calibrate import fit_temperature
 from training.checkpoint import BEST, LAST, Checkpoint, Identity, is_better, load, save
 from training.compute import Compute, make_repeatable
 from training.dataset import CACHE_BYTES, Batch, Photos, TrainingBatches, default_workers, open_photos
+from training.evaluate import negative_log_likelihood
 from training.feed import Feed, feature_feed, photo_feed
 from training.history import HISTORY, Epoch, write_history
 from training.interruption import Interrupted, Interruption
@@ -164,18 +166,21 @@ def train_one_epoch(
 
 @torch.inference_mode()
 def validate(session: Session, feed: Feed) -> dict[str, float]:
-    """Loss and accuracy of the kept module on validation, in the run's precision. Raises Interrupted."""
+    """Losses and accuracy of the kept module on validation, in the run's precision. Raises Interrupted."""
     module = session.kept_module.eval()
-    loss, correct, count = 0.0, 0, 0
+    parts: list[Tensor] = []
+    truths: list[Tensor] = []
     for inputs, targets in feed.validation():
         session.interruption.check()
-        targets = targets.to(session.compute.device)
         with session.compute.autocast():
-            logits = feed.forward(module, inputs.to(session.compute.device))
-        loss += functional.cross_entropy(logits.float(), targets, reduction="sum").item()
-        correct += int((logits.argmax(1) == targets).sum())
-        count += len(targets)
-    return {"validation_loss": loss / count, "validation_accuracy": correct / count}
+            parts.append(feed.forward(module, inputs.to(session.compute.device)).float().cpu())
+        truths.append(targets.cpu())
+    logits, truth = torch.cat(parts).numpy(), torch.cat(truths).numpy()
+    return {
+        "validation_loss": negative_log_likelihood(logits, truth),
+        "validation_accuracy": float((logits.argmax(axis=1) == truth).mean()),
+        "calibrated_loss": negative_log_likelihood(logits, truth, fit_temperature(logits, truth)),
+    }
 
 
 def _step(
@@ -291,6 +296,10 @@ def _restore(session: Session) -> None:
         if session.state.average is not None:
             session.average.module.load_state_dict(session.state.average)
             session.average.updates = session.state.average_updates
+    # Runs that began before the calibrated loss was recorded can still be gone on with.
+    session.state.history = [{"calibrated_loss": row["validation_loss"], **row} for row in session.state.history]
+    if session.state.best is not None:
+        session.state.best = {"calibrated_loss": session.state.best["validation_loss"], **session.state.best}
     session.history = [Epoch(**row) for row in session.state.history]
     say(f"resumed after epoch {len(session.history)}")
 

@@ -13,7 +13,9 @@ HISTORY = "history.csv"
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch. Losses in nats; `waiting` is the share of the epoch's training time spent waiting for data."""
+    """One epoch. Losses in nats, `calibrated_loss` on validation at the temperature that fits it best; `waiting` is
+    the share of the epoch's training time spent waiting for data.
+    """
 
     epoch: int
     stage: str
@@ -21,6 +23,7 @@ class Epoch:
     train_accuracy: float
     validation_loss: float
     validation_accuracy: float
+    calibrated_loss: float
     rate: float
     images_per_second: float
     waiting: float
@@ -30,9 +33,9 @@ class Epoch:
     def __str__(self) -> str:
         return (
             f"epoch {self.epoch} ({self.stage}): train loss {self.train_loss:.4f}, accuracy {self.train_accuracy:.4f}; "
-            f"validation loss {self.validation_loss:.4f}, accuracy {self.validation_accuracy:.4f}"
-            f"{' (kept)' if self.kept else ''}; {self.images_per_second:.0f} photos/s, "
-            f"{self.waiting:.1%} waiting for data"
+            f"validation loss {self.validation_loss:.4f} (calibrated {self.calibrated_loss:.4f}), "
+            f"accuracy {self.validation_accuracy:.4f}{' (kept)' if self.kept else ''}; "
+            f"{self.images_per_second:.0f} photos/s, {self.waiting:.1%} waiting for data"
         )
 
 
@@ -58,5 +61,6 @@ def read_history(path: Path) -> list[Epoch]:
 
 
 def _epoch(row: dict[str, str]) -> Epoch:
+    row = {"calibrated_loss": row["validation_loss"], **row}
     figures = {name: float(row[name]) for name in Epoch.__dataclass_fields__ if name not in ("epoch", "stage", "kept")}
     return Epoch(epoch=int(row["epoch"]), stage=row["stage"], kept=row["kept"] == "True", **figures)

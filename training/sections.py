@@ -173,7 +173,11 @@ class Selection(Section):
     """Which epoch's weights a run keeps, and when a stage stops early. Only validation figures count."""
 
     keep: Literal["best", "last"] = "best"
-    metric: Literal["accuracy", "loss"] = Field("accuracy", description="equal accuracy: the lower loss is better")
+    metric: Literal["accuracy", "loss"] = Field(
+        "accuracy",
+        description="equal accuracies are decided by the loss; the loss is taken at the temperature that fits best, "
+        "for label smoothing alone raises the plain one",
+    )
     patience: Annotated[int, Field(ge=1)] | None = Field(None, description="epochs without a better one; None: never")
 
 

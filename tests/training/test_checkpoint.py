@@ -95,10 +95,10 @@ def test_nothing_is_replaced_when_writing_fails_half_way(tmp_path: Path) -> None
 
 
 def test_which_epoch_is_better() -> None:
-    best = {"validation_accuracy": 0.9, "validation_loss": 0.3}
+    best = {"validation_accuracy": 0.9, "calibrated_loss": 0.3}
 
     def better(metric: Any, accuracy: float, loss: float) -> bool:
-        return is_better(metric, {"validation_accuracy": accuracy, "validation_loss": loss}, best)
+        return is_better(metric, {"validation_accuracy": accuracy, "calibrated_loss": loss}, best)
 
     assert is_better("loss", best, None)
     assert [better("accuracy", *new) for new in ((0.91, 0.5), (0.9, 0.2), (0.9, 0.3), (0.8, 0.1))] == [

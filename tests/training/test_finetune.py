@@ -154,7 +154,9 @@ def test_early_stopping_counts_epochs_without_a_better_one(
 ) -> None:
     accuracies = iter([0.5, 0.6, 0.6, 0.6, 0.7])
     monkeypatch.setattr(
-        finetune, "validate", lambda *_: {"validation_loss": 1.0, "validation_accuracy": next(accuracies)}
+        finetune,
+        "validate",
+        lambda *_: {"validation_loss": 1.0, "calibrated_loss": 1.0, "validation_accuracy": next(accuracies)},
     )
     stages = [
         {"name": "one", "epochs": 4, "rates": {"head": 0.01}},
