@@ -46,7 +46,7 @@ def assess(folder: Path, photos: Photos, compute: Compute) -> Record:
     Test photos are run through the network here and nowhere else, after every choice was made.
     """
     record, recipe = read_record(folder)
-    module = kept_module(folder, recipe, record.labels)
+    module = kept_module(folder, recipe, record.labels, record.provenance.recipe_sha256)
     outcomes = {
         split: infer(module, photos, split, compute) for split in ("validation", "test") if split in photos.splits
     }

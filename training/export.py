@@ -32,7 +32,7 @@ def export(run: Run) -> Artifact:
     folder, building = run.folder / ARTIFACT, run.folder / f".{ARTIFACT}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    module = run.module().to("cpu", memory_format=torch.contiguous_format).eval()
+    module = run.module().to(memory_format=torch.contiguous_format)
     crops = golden_crops(run.recipe.preprocessing.crop)
     export_onnx(module, crops[:_EXAMPLES], building / "model.onnx")
     export_torchscript(module, crops[:_EXAMPLES], building / "model.torchscript.pt")

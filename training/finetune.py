@@ -296,10 +296,6 @@ def _restore(session: Session) -> None:
         if session.state.average is not None:
             session.average.module.load_state_dict(session.state.average)
             session.average.updates = session.state.average_updates
-    # Runs that began before the calibrated loss was recorded can still be gone on with.
-    session.state.history = [{"calibrated_loss": row["validation_loss"], **row} for row in session.state.history]
-    if session.state.best is not None:
-        session.state.best = {"calibrated_loss": session.state.best["validation_loss"], **session.state.best}
     session.history = [Epoch(**row) for row in session.state.history]
     say(f"resumed after epoch {len(session.history)}")
 

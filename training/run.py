@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inference.errors import DataInvalid, PetalpawError, RunInvalid
-from inference.manifest import Calibration, Digest, Metrics, Provenance, problems
+from inference.manifest import Calibration, Digest, Metrics, Provenance, digest_of, problems
 from training.checkpoint import BEST, read, write_atomically
 from training.recipe import Recipe, load_recipe
 from training.splits import Item, read_splits
@@ -80,7 +80,7 @@ class Run:
 
     def module(self) -> "Normalized":
         """The kept weights on the CPU in evaluation mode: uint8 (batch, crop, crop, 3) → float32 (batch, classes)."""
-        return kept_module(self.folder, self.recipe, self.labels)
+        return kept_module(self.folder, self.recipe, self.labels, self.provenance.recipe_sha256)
 
     def items(self, split: str) -> tuple[Item, ...]:
         """The members of `train`, `validation` or `test`, in the order of splits.csv. Raises RunInvalid."""
@@ -123,19 +123,20 @@ def read_record(folder: Path) -> tuple[Record, Recipe]:
         raise RunInvalid(f"{path} is damaged or of another format: {problems(error)}; train again") from error
     except PetalpawError as error:
         raise RunInvalid(f"the run folder {folder} is damaged: {error.detail}") from error
-    if recipe.digest != record.provenance.recipe_sha256:
+    # The file's own bytes, not the recipe as read: a later version may know more keys, whose defaults change nothing.
+    if digest_of((folder / RECIPE_YAML).read_bytes()) != record.provenance.recipe_sha256:
         raise RunInvalid(
             f"{folder / RECIPE_YAML} is not the recipe that the run was made with; restore it or train again"
         )
     return record, recipe
 
 
-def kept_module(folder: Path, recipe: Recipe, labels: tuple[str, ...]) -> "Normalized":
+def kept_module(folder: Path, recipe: Recipe, labels: tuple[str, ...], recipe_sha256: Digest) -> "Normalized":
     """The weights that a run kept, in evaluation mode on the CPU. Raises RunInvalid."""
     from training.backbones import build
 
     content = read(folder / BEST)
-    if content["identity"]["recipe"] != recipe.digest or content["identity"]["labels"] != list(labels):
+    if content["identity"]["recipe"] != recipe_sha256 or content["identity"]["labels"] != list(labels):
         raise RunInvalid(f"{folder / BEST} belongs to another recipe or class list; train again")
     module = build(recipe, len(labels))
     module.load_state_dict(content["module"])
