@@ -78,7 +78,7 @@ class LocalEngine:
     def rows(self, items: Iterable[Item], stop: threading.Event | None = None) -> Generator[Row]:
         """One row per input, in order; no picture, good or bad, harms another.
 
-        Once `stop` is set, no further input is begun; those in hand still become rows.
+        Once `stop` is set, no further input is taken; those in hand still become rows.
         """
         stop = stop or threading.Event()
         window = max(_WINDOW, 4 * self.batch_size)
@@ -165,8 +165,8 @@ def in_order(
     """`work(item, read)` for every item, on `streams` threads, yielded in the order of `items`.
 
     Other threads have usually read the item when `read()` is called. At most `window` items are under way, however
-    many there are. After `stop` is set nothing more is begun, and what was begun, always the first of those under
-    way, is finished and yielded. An error of `items` itself is raised after the outcomes of what came before it.
+    many there are. After `stop` is set no further item is taken, and those that were, the few that are read ahead
+    among them, are finished and yielded. So they are before an error of `items` itself is raised.
     """
     reading = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="read")
     computing = ThreadPoolExecutor(streams, thread_name_prefix="compute")
@@ -185,10 +185,7 @@ def in_order(
             if stop.is_set():
                 break
         while under_way:
-            if stop.is_set():
-                _drop_unbegun(under_way)
-            if under_way:
-                yield under_way.popleft().result()
+            yield under_way.popleft().result()
         if source.error is not None:
             raise source.error
     finally:
@@ -214,9 +211,3 @@ class _Guarded:
         except Exception as error:
             self.error = error
             raise StopIteration from error
-
-
-def _drop_unbegun(under_way: deque[Future[Outcome]]) -> None:
-    """Forget what no thread has begun. Threads begin in order, so that is always the end of the queue."""
-    while under_way and under_way[-1].cancel():
-        under_way.pop()

@@ -19,7 +19,7 @@ class Engine(Protocol):
     """What turns inputs into rows: one per input, in order."""
 
     def rows(self, items: Iterator[Item], stop: threading.Event) -> Generator[Row]:
-        """Rows of `items`. After `stop` is set, those of the items in hand, then the end; closed early, it stops."""
+        """A row for every item taken. Once `stop` is set no more are taken; closed early, it ends at once."""
 
 
 def score(source: Source, engine: Engine, sink: Sink, progress: Progress | None = None) -> Summary:
@@ -41,13 +41,12 @@ def score(source: Source, engine: Engine, sink: Sink, progress: Progress | None 
                 sink.write(row)
                 tally.add(row)
                 shown.update(tally.rows, tally.failed)
+        if tally.rows != items.taken or not (items.exhausted or stop.is_set()):
+            raise RuntimeError(f"{items.taken} inputs gave {tally.rows} rows and the run ended; please report it")
         # A signal that arrived with the last row interrupted nothing.
-        complete = items.exhausted and tally.rows == items.taken
-        if complete:
+        if items.exhausted:
             sink.commit()
-        elif not stop.is_set():
-            raise RuntimeError(f"{items.taken} inputs gave {tally.rows} rows; please report it")
-    return tally.summary(seconds=time.monotonic() - began, interrupted=not complete, place=sink.place)
+    return tally.summary(seconds=time.monotonic() - began, interrupted=not items.exhausted, place=sink.place)
 
 
 class _Counted:

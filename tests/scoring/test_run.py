@@ -119,11 +119,13 @@ def test_sink_that_fails_keeps_the_rows_so_far(classifier: Classifier, photos: P
 class Engine:
     """An engine that gives the rows it is told to."""
 
-    def __init__(self, *ids: int) -> None:
+    def __init__(self, *ids: int, take: int = 4) -> None:
         self._ids = ids
+        self._take = take
 
     def rows(self, items: Iterator[Any], stop: threading.Event) -> Any:
-        list(items)
+        for _ in range(self._take):
+            next(items, None)
         for index in self._ids:
             yield Row(index, "", Origin("", "", "", "", "")).failed(ValueError())
 
@@ -139,6 +141,12 @@ class Engine:
 def test_engine_that_loses_rows_is_found_out(ids: tuple[int, ...], message: str, inputs: Any, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=message):
         score(inputs(*[bytes] * 3), Engine(*ids), FileSink(tmp_path / "out.csv"))
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_engine_that_ends_early_is_found_out(inputs: Any, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="2 inputs gave 2 rows and the run ended"):
+        score(inputs(*[bytes] * 3), Engine(0, 1, take=2), FileSink(tmp_path / "out.csv"))
     assert not (tmp_path / "out.csv").exists()
 
 
