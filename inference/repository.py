@@ -150,7 +150,8 @@ def read_parity(folder: Path, manifest: Manifest) -> ParityReport:
     except OSError:
         raise PublishRefused(f"{path} is missing; run `petalpaw parity` on the run first") from None
     except ValidationError as error:
-        raise PublishRefused(f"{path} is not a parity report ({problems(error)}); run `petalpaw parity` again") from error
+        found = problems(error)
+        raise PublishRefused(f"{path} is not a parity report ({found}); run `petalpaw parity` again") from error
     if report.files != {name: manifest.files[name].sha256 for name in manifest.files if name in report.files}:
         raise PublishRefused(f"{path} speaks of other files than the artifact holds; run `petalpaw parity` again")
     unproven = {name for name in manifest.files if name.startswith("model.")} - report.files.keys()
