@@ -61,6 +61,5 @@ def read_history(path: Path) -> list[Epoch]:
 
 
 def _epoch(row: dict[str, str]) -> Epoch:
-    row = {"calibrated_loss": row["validation_loss"], **row}
     figures = {name: float(row[name]) for name in Epoch.__dataclass_fields__ if name not in ("epoch", "stage", "kept")}
     return Epoch(epoch=int(row["epoch"]), stage=row["stage"], kept=row["kept"] == "True", **figures)
