@@ -149,9 +149,10 @@ def score(
     from scoring.sources import Files
 
     source = Files(sources)
+    # An output that cannot be is refused before a model is loaded.
+    sink = FileSink(output, format, overwrite=overwrite) if output else StreamSink(format or "jsonl")
     classifier = _classifier(models, model, runtime, device, batch_sizes=(CUDA_BATCH,))
     engine = LocalEngine(classifier, streams=streams, top_k=top_k)
-    sink = FileSink(output, format, overwrite=overwrite) if output else StreamSink(format or "jsonl")
     summary = run(source, engine, sink, progress_on(messages))
     messages.print(str(summary), markup=False)
     raise typer.Exit(summary.exit_status)
