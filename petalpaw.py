@@ -20,8 +20,6 @@ from inference.errors import ParameterInvalid, PetalpawError
 
 if TYPE_CHECKING:
     from inference.classifier import Classifier
-    from inference.repository import Artifact, Repository
-
 SOME_FAILED, WRONG_USAGE, NOTHING_DONE, INTERRUPTED = 1, 2, 3, 130
 LOOPBACK = "127.0.0.1"
 
@@ -225,13 +223,12 @@ def parity(
     photos: Annotated[int, typer.Option(min=0, help="How many validation photos to compare.")] = 128,
 ) -> None:
     """Compare the exported files with PyTorch eager on validation photos and golden inputs; exit 1 when they differ."""
-    from inference.repository import Artifact
-    from training.export import ARTIFACT
+    from inference.repository import EXPORTED, Artifact
     from training.parity import check, report
     from training.run import Run
 
     opened = Run.open(run)
-    artifact = Artifact.open(run / ARTIFACT)
+    artifact = Artifact.open(run / EXPORTED)
     table = Table("runtime", "device", "batch", "max |Δlogit|", "mean |Δlogit|", "top-1 agreement", "pictures")
     comparisons = []
     for item in check(artifact, opened.module(), opened.photos("validation", photos, data)):
@@ -257,10 +254,9 @@ def parity(
 @app.command(epilog="Example: petalpaw publish runs/flowers")
 def publish(run: RunFolder, models: Models = Path("models")) -> None:
     """Copy a run's artifact into the model repository as the next version; refused unless parity passed."""
-    from inference.repository import Repository
-    from training.export import ARTIFACT
+    from inference.repository import EXPORTED, Repository
 
-    artifact = Repository(models).publish(run / ARTIFACT)
+    artifact = Repository(models).publish(run / EXPORTED)
     messages.print(f"published {artifact.name}/{artifact.version} {artifact.digest}")
     typer.echo(artifact.folder)
 
@@ -272,7 +268,7 @@ def models_list(models: Models = Path("models")) -> None:
 
     repository = Repository(models)
     table = Table("model", "version", "classes", "accuracy (95 % interval)", "measured on", "title")
-    for artifact in _all(repository):
+    for artifact in (repository.open(*each) for each in repository.contents()):
         metrics = artifact.manifest.metrics
         table.add_row(
             artifact.name,
@@ -308,15 +304,14 @@ def models_verify(
 
     repository = Repository(models)
     failed = False
-    for name in repository.names():
-        for version in repository.versions(name):
-            try:
-                loaded = Classifier.load(repository.open(name, version), runtime=runtime.value, device=device.value)
-            except PetalpawError as error:
-                failed = True
-                typer.echo(f"{name}/{version}: FAILED [{error.code}] {error.detail}")
-            else:
-                typer.echo(f"{name}/{version}: ok on {loaded.runtime.execution_provider}, {loaded.artifact.digest}")
+    for name, version in repository.contents():
+        try:
+            loaded = Classifier.load(repository.open(name, version), runtime=runtime.value, device=device.value)
+        except PetalpawError as error:
+            failed = True
+            typer.echo(f"{name}/{version}: FAILED [{error.code}] {error.detail}")
+        else:
+            typer.echo(f"{name}/{version}: ok on {loaded.runtime.execution_provider}, {loaded.artifact.digest}")
     raise typer.Exit(SOME_FAILED if failed else 0)
 
 
@@ -365,10 +360,6 @@ def _classifier(
 def _name_and_version(model: str) -> tuple[str, str | None]:
     name, _, version = model.partition("/")
     return name, version or None
-
-
-def _all(repository: "Repository") -> "list[Artifact]":
-    return [repository.open(name, version) for name in repository.names() for version in repository.versions(name)]
 
 
 def _outcome_text(path: str, outcome: Any) -> str:

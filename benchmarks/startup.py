@@ -79,7 +79,7 @@ def one_round(photo: bytes) -> tuple[float, float, float, int]:
 
 def import_seconds(statement: str) -> float:
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    subprocess.run([sys.executable, "-c", statement], check=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
     return time.perf_counter() - began
 
 

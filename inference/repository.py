@@ -21,6 +21,9 @@ from inference.manifest import (
     verify_files,
 )
 
+EXPORTED = "artifact"
+"""The folder inside a training run that an export fills and a publication reads."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -75,7 +78,7 @@ class Repository:
         """A verified artifact, by default its latest version. Raises ModelUnknown, ManifestInvalid, DigestMismatch."""
         versions = self.versions(name)
         if not versions or (version is not None and version not in versions):
-            known = ", ".join(f"{n}/{v}" for n in self.names() for v in self.versions(n)) or "none"
+            known = ", ".join(f"{each}/{one}" for each in self.names() for one in self.versions(each)) or "none"
             wanted = name if version is None else f"{name}/{version}"
             raise ModelUnknown(f"there is no model {wanted!r} in {self.root}; known: {known}")
         version = version or versions[-1]
@@ -89,14 +92,18 @@ class Repository:
             )
         return artifact
 
-    def latest(self) -> list[Artifact]:
-        """The latest version of every model, sorted by name. Raises as `open` does, and when there is none."""
-        artifacts = [self.open(name) for name in self.names()]
-        if not artifacts:
+    def contents(self) -> list[tuple[str, str]]:
+        """Name and version of everything in the repository, sorted. Raises ManifestInvalid when there is nothing."""
+        found = [(name, version) for name in self.names() for version in self.versions(name)]
+        if not found:
             raise ManifestInvalid(
                 f"{self.root} holds no model; publish one with `petalpaw publish RUN`, or name another repository"
             )
-        return artifacts
+        return found
+
+    def latest(self) -> list[Artifact]:
+        """The latest version of every model, sorted by name. Raises as `open` and `contents` do."""
+        return [self.open(name) for name in dict(self.contents())]
 
     def publish(self, source: Path) -> Artifact:
         """Copy an exported artifact in as the next version of its model, all or nothing.

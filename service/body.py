@@ -26,6 +26,8 @@ from service.settings import Settings
 PARAMETERS = ("model", "top_k")
 FIELDS = ("images", *PARAMETERS)
 _MAX_PARAMETER_BYTES = 1024
+_SPARE_VALUES = 64
+"""Commas and brackets that a JSON body may hold beyond those of its pictures: other keys, a title with commas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ async def read_order(request: Request, settings: Settings) -> Order:
     elif kind == "application/json":
         body = b"".join([chunk async for chunk in chunks])
         # Decoding megabytes of base64 would hold up the event loop.
-        pictures, fields = await run_in_threadpool(_from_json, body)
+        pictures, fields = await run_in_threadpool(_from_json, body, settings.max_images)
         parameters += fields
     elif kind.startswith("image/") or kind == "application/octet-stream":
         pictures = [Picture(b"".join([chunk async for chunk in chunks]))]
@@ -135,8 +137,13 @@ def _printable(filename: str | None) -> str | None:
     return filename.encode("utf-8", "replace").decode("utf-8") if filename else None
 
 
-def _from_json(body: bytes) -> tuple[list[Picture], list[tuple[str, Any]]]:
+def _from_json(body: bytes, max_images: int) -> tuple[list[Picture], list[tuple[str, Any]]]:
     """Pictures and parameters of a JSON body. A picture that is not base64 is its own outcome."""
+    # Millions of small values take many times the body's size once they are read. Base64 has none of these characters.
+    if body.count(b",") > max_images + _SPARE_VALUES:
+        raise _too_many(max_images)
+    if body.count(b"[") + body.count(b"{") > _SPARE_VALUES:
+        raise ParameterInvalid('the body nests too much; it must be {"images": ["<base64>", …]}')
     try:
         # Pairs instead of a dict, which would hide that a key is given twice.
         items = json.loads(body, object_pairs_hook=list)

@@ -76,6 +76,8 @@ def test_score_writes_a_row_per_picture_and_keeps_stdout_clean(
         (["classify", "x.jpg", "--model", "../colours"], 3, "[model_unknown]"),
         (["classify", "x.jpg", "--model", "colours", "--top-k", "0"], 2, "--top-k"),
         (["score", "nowhere", "--model", "colours"], 3, "nowhere was named"),
+        (["models", "verify", "--models", "."], 3, "holds no model"),
+        (["models", "list", "--models", "nowhere"], 3, "cannot be listed"),
         (["publish", "nowhere"], 3, "manifest.json is missing"),
         (["export", "nowhere"], 3, "[run_invalid]"),
         (["recipes", "show", "nope"], 3, "[recipe_invalid]"),

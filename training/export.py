@@ -16,10 +16,9 @@ from inference.golden import golden_crops
 from inference.manifest import MANIFEST, Golden, Manifest, Signature, digest_of, file_entry
 from inference.prediction import Logits
 from inference.preprocessing import Crop
-from inference.repository import Artifact
+from inference.repository import EXPORTED, Artifact
 from training.run import Run
 
-ARTIFACT = "artifact"
 _EXAMPLES = 2  # an example batch of 1 would be taken for a constant
 
 
@@ -29,7 +28,7 @@ def export(run: Run) -> Artifact:
     The module takes uint8 (batch, height, width, 3) and gives float32 logits (batch, classes); normalisation is part
     of it. Raises RunInvalid when the run has no finished training.
     """
-    folder, building = run.folder / ARTIFACT, run.folder / f".{ARTIFACT}"
+    folder, building = run.folder / EXPORTED, run.folder / f".{EXPORTED}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     module = run.module().to(memory_format=torch.contiguous_format)

@@ -130,13 +130,13 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise RecipeInvalid(f"{path} cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise RecipeInvalid(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         content = loader.get_single_data()
-    except yaml.YAMLError as error:
-        raise RecipeInvalid(f"{path} is not YAML: {error}") from error
-    finally:
-        loader.dispose()
+        json.dumps(content, default=str)
+    # Beside its own errors PyYAML lets those of Python's types through: an impossible date, a list as a key, a circle.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise RecipeInvalid(f"{path} is not YAML that can be read: {error}") from error
     if not isinstance(content, dict):
         raise RecipeInvalid(f"{path} holds no keys; a recipe is a YAML mapping, see {RECIPES.name}/ for examples")
     return {str(key): value for key, value in content.items()}, loader.repeated

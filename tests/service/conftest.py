@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from inference.repository import Repository
@@ -70,6 +71,12 @@ class Server:
 
     def said(self) -> str:
         return self._log.read_text()
+
+    def peak_memory(self) -> int:
+        """The most memory that any process of the server has held so far, in bytes."""
+        tree = [self._process.pid, *(child.pid for child in psutil.Process(self._process.pid).children(recursive=True))]
+        lines = [line for pid in tree for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+        return max(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
     def wait(self) -> None:
         for _ in range(600):

@@ -252,3 +252,16 @@ def test_health_answers_while_large_requests_run(client: httpx.Client, server: S
         assert set(running) == {200}
     assert sorted(times)[10] < 0.25
     assert max(times) < 2
+
+
+def test_millions_of_small_values_are_refused_before_they_are_read(server: Server, client: httpx.Client) -> None:
+    before = server.peak_memory()
+    swarm = b'{"images": [' + b",".join([b"1"] * (MAX_BODY // 2 - 100)) + b"]}"
+    is_problem(
+        client.post("/classify", content=swarm, headers={"content-type": "application/json"}), 413, "too_many_images"
+    )
+    nested = b'{"images": [' + b"[]" * (MAX_BODY // 2 - 100) + b"]}"
+    is_problem(
+        client.post("/classify", content=nested, headers={"content-type": "application/json"}), 422, "parameter_invalid"
+    )
+    assert server.peak_memory() - before < 64 * 2**20

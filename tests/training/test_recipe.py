@@ -131,6 +131,13 @@ def test_numbers_without_a_point_are_numbers(recipe_file: Write, content: dict[s
     ("text", "message"),
     [
         ("a: [", "is not YAML"),
+        ("? [a, b]\n: c\n", "is not YAML"),
+        ("a: \0", "is not YAML"),
+        ("data: {2024-01-01: 1}\n", "is not YAML"),
+        ("a: 2024-13-45\n", "is not YAML"),
+        ("a: &a [*a]\n", "is not YAML"),
+        ("a: !!int x\n", "is not YAML"),
+        ("[" * 5000, "is not YAML"),
         ("- a\n- b\n", "holds no keys"),
         ("", "holds no keys"),
         ("seed: 1\nseed: 2\n", r"seed: stands twice \(line 2\)"),
