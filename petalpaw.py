@@ -44,6 +44,13 @@ class DeviceOption(StrEnum):
     cuda = "cuda"
 
 
+class FormatOption(StrEnum):
+    """What `--format` takes."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+
+
 class RuntimeOption(StrEnum):
     """What `--runtime` takes."""
 
@@ -82,8 +89,9 @@ def serve(
 ) -> None:
     """Serve every model of the repository over HTTP. docs/settings.md lists the further settings."""
     import service
-    from service.launch import serve_command
+    from service.launch import check_address, serve_command
 
+    check_address(host, port)
     os.environ.update(
         PETALPAW_MODELS=str(models.resolve()), PETALPAW_RUNTIME=runtime.value, PETALPAW_DEVICE=device.value
     )
@@ -130,7 +138,7 @@ def score(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .csv or .jsonl file; default: stdout.")
     ] = None,
-    format: Annotated[str | None, typer.Option(help="csv or jsonl, where the ending does not say.")] = None,  # noqa: A002
+    format: Annotated[FormatOption | None, typer.Option(help="Where the output's ending does not say.")] = None,  # noqa: A002
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     model: Model = None,
     top_k: TopK = 5,
@@ -220,7 +228,7 @@ def parity(
     data: Annotated[
         Path | None, typer.Option(help="Where the photos are now; default: where training had them.")
     ] = None,
-    photos: Annotated[int, typer.Option(min=0, help="How many validation photos to compare.")] = 128,
+    photos: Annotated[int, typer.Option(min=1, help="How many validation photos to compare.")] = 128,
 ) -> None:
     """Compare the exported files with PyTorch eager on validation photos and golden inputs; exit 1 when they differ."""
     from inference.repository import EXPORTED, Artifact
@@ -363,6 +371,8 @@ def _name_and_version(model: str) -> tuple[str, str | None]:
 
 
 def _outcome_text(path: str, outcome: Any) -> str:
+    # One line per picture, whatever its name holds.
+    path = "".join(each if each.isprintable() else repr(each)[1:-1] for each in path)
     if isinstance(outcome, PetalpawError):
         return f"{path}\t{outcome.code}\t{outcome.detail}"
     ranked = ", ".join(f"{each.label} {each.probability:.1%}" for each in outcome.top_k)

@@ -31,7 +31,8 @@
     │   └── PublishRefused        publish_refused         409
     ├── HostError
     │   ├── RuntimeMissing        runtime_missing         503
-    │   └── DeviceUnavailable     device_unavailable      503
+    │   ├── DeviceUnavailable     device_unavailable      503
+    │   └── AddressUnavailable    address_unavailable     503
     └── WorkError
         ├── RecipeInvalid         recipe_invalid          422
         ├── DataInvalid           data_invalid            422
@@ -202,6 +203,12 @@ class DeviceUnavailable(HostError):
     """The device was demanded and cannot be had; it is never replaced silently."""
 
     code, status = "device_unavailable", 503
+
+
+class AddressUnavailable(HostError):
+    """The service cannot listen where it was told to."""
+
+    code, status = "address_unavailable", 503
 
 
 class WorkError(PetalpawError):

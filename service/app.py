@@ -23,10 +23,13 @@ if not launch.supervising():
 # BentoML's own limit answers in a form of its own; the setting request_timeout_s, which comes first, must be below.
 _LONGEST_REQUEST_S = 60
 
+# The access log would fail on a content type that is not UTF-8, in the middle of the answer.
+_LOGGING = {"access": {"request_content_type": False}}
+
 _log = logging.getLogger("bentoml.petalpaw")
 
 
-@bentoml.service(name="petalpaw", workers=1, traffic={"timeout": _LONGEST_REQUEST_S})
+@bentoml.service(name="petalpaw", workers=1, traffic={"timeout": _LONGEST_REQUEST_S}, logging=_LOGGING)
 class Petalpaw:
     """Image classification with an outcome for every picture."""
 

@@ -102,6 +102,7 @@ class _Parser(MultiPartParser):
         self.spool_max_size = settings.max_body_bytes
         self._max_images = settings.max_images
         self._parts = 0
+        self.complete = False
 
     def on_part_begin(self) -> None:
         self._parts += 1
@@ -109,16 +110,23 @@ class _Parser(MultiPartParser):
             raise _too_many(self._max_images)
         super().on_part_begin()
 
+    def on_end(self) -> None:
+        """The closing boundary came."""
+        self.complete = True
+
 
 async def _from_multipart(
     request: Request, chunks: AsyncGenerator[bytes, None], settings: Settings
 ) -> tuple[list[Picture], list[tuple[str, str]]]:
+    parser = _Parser(request, chunks, settings)
     try:
-        form = await _Parser(request, chunks, settings).parse()
+        form = await parser.parse()
     except MultiPartException as error:
         raise ParameterInvalid(f"the multipart body cannot be read: {error.message}") from None
     except UnicodeError:
         raise ParameterInvalid("the names in the multipart body are not in its charset; send UTF-8") from None
+    if not parser.complete:
+        raise ParameterInvalid("the multipart body ends before its closing boundary; send it whole")
     _known(form.multi_items(), FIELDS, "part")
     pictures, fields = [], []
     for name, value in form.multi_items():

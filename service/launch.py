@@ -4,9 +4,11 @@
 worker that ends again and again, for ever; so the worker tells it to end, with exit status 3.
 """
 
+import ipaddress
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from types import FrameType
@@ -14,7 +16,7 @@ from typing import NoReturn
 
 import click
 
-from inference.errors import PetalpawError
+from inference.errors import AddressUnavailable, ParameterInvalid, PetalpawError
 
 TARGET = "service.app:Petalpaw"
 
@@ -32,6 +34,28 @@ def serve_command(host: str, port: int) -> list[str]:
         *(sys.executable, "-m", "bentoml", "serve", TARGET),
         *("--host", host, "--port", str(port)),
     ]
+
+
+def check_address(host: str, port: int) -> None:
+    """Try to listen there, and stop again: BentoML would fail with the tracebacks of three libraries.
+
+    Raises ParameterInvalid for a host that is no IP address, AddressUnavailable when the system refuses.
+    """
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
+        raise ParameterInvalid(f"--host takes an IP address, such as 127.0.0.1 or 0.0.0.0, not {host!r}") from None
+    with socket.socket(family) as probe:
+        # As the server does: a port whose last connections are only fading away is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen()
+        except OSError as error:
+            raise AddressUnavailable(
+                f"cannot listen on {host} port {port} ({error.strerror}); choose another with --port or PORT, "
+                "or end what listens there"
+            ) from error
 
 
 def supervising() -> bool:

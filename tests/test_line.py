@@ -125,6 +125,17 @@ def test_another_networks_weights_fail_parity_and_are_not_published(
     assert not (tmp_path / "models").exists()
 
 
+def test_golden_inputs_alone_prove_nothing(run: Run, exported: Artifact, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "artifact"
+    shutil.copytree(exported.folder, copy)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    failed = report(Artifact.open(copy), check(Artifact.open(copy), run.module(), [tmp_path / "broken.jpg"]))
+    assert not failed.passed
+    assert any("no photo was compared" in problem for problem in failed.problems)
+
+
 def test_a_baked_in_batch_size_is_a_structural_problem(run: Run, exported: Artifact, tmp_path: Path) -> None:
     import onnx
 

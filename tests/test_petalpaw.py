@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,6 +77,8 @@ def test_score_writes_a_row_per_picture_and_keeps_stdout_clean(
         (["classify", "x.jpg", "--model", "../colours"], 3, "[model_unknown]"),
         (["classify", "x.jpg", "--model", "colours", "--top-k", "0"], 2, "--top-k"),
         (["score", "nowhere", "--model", "colours"], 3, "nowhere was named"),
+        (["score", ".", "--model", "colours", "--format", "xml"], 2, "--format"),
+        (["serve", "--host", "nowhere"], 2, "takes an IP address"),
         (["models", "verify", "--models", "."], 3, "holds no model"),
         (["models", "list", "--models", "nowhere"], 3, "cannot be listed"),
         (["publish", "nowhere"], 3, "manifest.json is missing"),
@@ -90,6 +93,23 @@ def test_a_wrong_call_says_what_to_do(run: Run, arguments: list[str], status: in
     assert says in done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_said_in_one_line(run: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = run("serve", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 3
+    assert "choose another with --port" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_name_with_line_breaks_stays_on_its_line(run: Run, tmp_path: Path, picture: Callable[..., bytes]) -> None:
+    (tmp_path / "a\nb\t红.jpg").write_bytes(picture())
+    done = run("classify", "a\nb\t红.jpg", "--model", "colours", "--top-k", "1")
+    assert done.stdout.startswith("a\\nb\\t红.jpg\tred ")
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_a_demanded_gpu_that_is_missing_ends_the_command(run: Run) -> None:

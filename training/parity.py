@@ -83,8 +83,11 @@ def report(artifact: Artifact, comparisons: Iterable[Comparison]) -> ParityRepor
     comparisons = list(comparisons)
     problems = [f"{item.runtime} on {item.device}: {text}" for item in comparisons for text in item.problems]
     problems += structure_problems(artifact.folder / "model.onnx", artifact.manifest.signature)
-    pairs = list(dict.fromkeys((item.runtime, item.device) for item in comparisons))
     golden = len(artifact.manifest.golden.logits)
+    photos = comparisons[0].images - golden if comparisons else 0
+    if not photos:
+        problems.append("no photo was compared; pass readable photos with --data, or --photos 1 or more")
+    pairs = list(dict.fromkeys((item.runtime, item.device) for item in comparisons))
     summary = ParityReport(
         passed=not problems,
         files={runtime_class(name).file: artifact.manifest.files[runtime_class(name).file].sha256 for name, _ in pairs},
@@ -93,7 +96,7 @@ def report(artifact: Artifact, comparisons: Iterable[Comparison]) -> ParityRepor
         ),
         problems=tuple(problems),
         batches=BATCHES,
-        photos=comparisons[0].images - golden if comparisons else 0,
+        photos=photos,
         golden=golden,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )

@@ -265,3 +265,24 @@ def test_millions_of_small_values_are_refused_before_they_are_read(server: Serve
         client.post("/classify", content=nested, headers={"content-type": "application/json"}), 422, "parameter_invalid"
     )
     assert server.peak_memory() - before < 64 * 2**20
+
+
+def test_a_multipart_body_that_ends_early_is_refused_whole(client: httpx.Client, picture: Picture) -> None:
+    part = b'--B\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\n' + picture()
+    kind = {"content-type": "multipart/form-data; boundary=B"}
+    for body in (part, part + b"\r\n" + part[:-100], part + b"\r\n--B\r\n"):
+        refused = client.post("/classify?model=colours", content=body, headers=kind)
+        assert "closing boundary" in is_problem(refused, 422, "parameter_invalid")["detail"]
+    assert client.post("/classify?model=colours", content=part + b"\r\n--B--\r\n", headers=kind).status_code == 200
+
+
+def test_a_content_type_that_is_not_utf8_gets_its_whole_answer(server: Server, picture: Picture) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.putrequest("POST", "/classify?model=colours")
+    connection.putheader("Content-Type", b"image/jpeg;\xff")
+    connection.putheader("Content-Length", str(len(picture())))
+    connection.endheaders(picture())
+    answered = connection.getresponse()
+    assert answered.status == 200
+    assert b'"label":"red"' in answered.read()
+    connection.close()
