@@ -182,6 +182,7 @@ class StreamSink:
     def __init__(self, format: str = "jsonl", stream: BinaryIO | None = None) -> None:  # noqa: A002
         """Raises OutputUnwritable for an unknown format."""
         self.place = "standard output" if stream is None else "the stream"
+        self._own = stream is None
         self._stream = sys.stdout.buffer if stream is None else stream
         self._first, self._line = _FORMATS[format_of(Path(), format)]
 
@@ -204,9 +205,19 @@ class StreamSink:
             self._stream.write(text.encode())
             self._stream.flush()
         except OSError as error:
+            if self._own:
+                _discard_rest(self._stream)
             raise OutputUnwritable(
                 f"{self.place} takes no more rows ({error.strerror}); read it to its end or write to a file"
             ) from error
+
+
+def _discard_rest(stream: BinaryIO) -> None:
+    """What a broken stream's buffer still holds would raise once more when Python ends; let it go nowhere instead."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _write_all(file: io.FileIO, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Pictures and models that the tests make themselves."""
 
 import io
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,12 @@ from inference.repository import Artifact, Repository
 Colour = tuple[int, int, int]
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 40), (30, 40, 210)
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Tests that send SIGINT need it heard; a runner started in the background inherits it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -266,7 +266,8 @@ def test_standard_output_that_takes_no_more(shell: str, reason: str) -> None:
     done = subprocess.run(
         ["bash", "-c", f'"$0" -c "$1" {shell}; exit "${{PIPESTATUS[0]}}"', sys.executable, STREAM],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # Buffered, as for every user: what the buffer still holds at exit must not raise once more.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
         capture_output=True,
         text=True,
         timeout=60,
