@@ -79,10 +79,11 @@ def check_data(data: Data, data_root: Path) -> list[str]:
 
 
 def find_splits(data: Data, data_root: Path, seed: int) -> tuple[dict[str, list[Item]], tuple[str, ...], list[LeftOut]]:
-    """The members of every split, the labels in index order, and the links that were left out.
+    """The members of every split, the labels in index order, and what was left out.
 
     Deterministic: equal files under equal names give equal splits, whatever order the file system lists them in.
-    Shares are stratified, and copies of one file always fall into the same split. Photos are read for their digest
+    Shares are stratified, copies of one file always fall into the same split, and what stands in an earlier split is
+    left out of a later one. Photos are read for their digest
     but not decoded. Raises DataInvalid with every problem that `check_data` finds.
     """
     if problems := check_data(data, data_root):
@@ -102,7 +103,7 @@ def find_splits(data: Data, data_root: Path, seed: int) -> tuple[dict[str, list[
         ]
         if shares:
             splits |= _shared_out(parent, splits[parent], shares, seed)
-    return {split: splits[split] for split in SPLITS if split in splits}, labels, left_out
+    return _without_repeats({split: splits[split] for split in SPLITS if split in splits}, left_out), labels, left_out
 
 
 def fingerprint(splits: dict[str, list[Item]], labels: Sequence[str]) -> Digest:
@@ -190,6 +191,8 @@ def _class_problems(split: str, scan: Scan, labels: Sequence[str], data: Data) -
     needed = 1 + sum(1 for source in sources.values() if source.of == split)
     for label in labels:
         count = len(scan.classes.get(label, ()))
+        if not _is_text(label):
+            problems.append(f"data.{split}: the name of class folder {label!r} is not UTF-8; rename it")
         if label not in scan.classes:
             problems.append(f"data.{split}: there is no folder for class {label!r}; add it, or leave the class out")
         elif count == 0:
@@ -204,6 +207,15 @@ def _class_problems(split: str, scan: Scan, labels: Sequence[str], data: Data) -
             if label not in labels
         ]
     return problems
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name can stand in JSON: Python reads bytes that are no UTF-8 as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _digested(root: Path, scan: Scan, labels: Sequence[str], left_out: list[LeftOut]) -> list[Item]:
@@ -246,6 +258,20 @@ def _shared_out(
             start = end
         parts[parent] += order[start:]
     return {split: sorted(members, key=lambda item: (item.label, item.path)) for split, members in parts.items()}
+
+
+def _without_repeats(splits: dict[str, list[Item]], left_out: list[LeftOut]) -> dict[str, list[Item]]:
+    """The splits, each without the files of those before it: a figure on photos that were trained on says nothing."""
+    seen: dict[str, str] = {}
+    for split, items in splits.items():
+        left_out += [
+            LeftOut(item.path, "data_invalid", f"not in {split}: the same file as {seen[item.sha256]}")
+            for item in items
+            if item.sha256 in seen
+        ]
+        splits[split] = [item for item in items if item.sha256 not in seen]
+        seen |= {item.sha256: item.path for item in splits[split]}
+    return splits
 
 
 def _rank(seed: int, item: Item) -> bytes:

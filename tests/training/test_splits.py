@@ -174,3 +174,25 @@ def test_an_unreadable_file_is_left_out(tmp_path: Path, make_photos: Callable[..
     (root / "a" / "0.jpg").chmod(0)
     _, _, left_out = find_splits(data_of(), root, 0)
     assert [entry.path for entry in left_out] == ["a/0.jpg"]
+
+
+def test_what_was_trained_on_is_measured_nowhere(tmp_path: Path) -> None:
+    files(tmp_path / "train", a=4, b=4)
+    files(tmp_path / "test", a=6, b=6)
+    shutil.copy(tmp_path / "test/a/5.jpg", tmp_path / "test/a/again.jpg")
+    data = Data.model_validate(
+        {"train": {"folder": "train"}, "validation": {"folder": "train"}, "test": {"folder": "test"}}
+    )
+    splits, _, left_out = find_splits(data, tmp_path, 0)
+    assert splits["validation"] == []
+    assert [item.path for item in splits["test"]] == [
+        *("test/a/4.jpg", "test/a/5.jpg", "test/a/again.jpg", "test/b/4.jpg", "test/b/5.jpg")
+    ]
+    assert len(left_out) == 8 + 8
+    assert "not in validation: the same file as train/a/0.jpg" in {entry.detail for entry in left_out}
+
+
+def test_a_class_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    files(tmp_path, a=4, b=4)
+    os.makedirs(os.fsencode(tmp_path) + b"/c\xff")
+    assert any("is not UTF-8; rename it" in problem for problem in check_data(data_of(), tmp_path))
