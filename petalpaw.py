@@ -77,6 +77,9 @@ def main() -> None:
     except PetalpawError as error:
         messages.print(f"petalpaw: {error.detail} [{error.code}]", style="red", markup=False)
         sys.exit(WRONG_USAGE if isinstance(error, ParameterInvalid) else NOTHING_DONE)
+    except OSError as error:  # a full disk, a folder that may not be written: the system's own words say which
+        messages.print(f"petalpaw: {error}; make room or check the path, its owner and mode", style="red", markup=False)
+        sys.exit(NOTHING_DONE)
 
 
 @app.command(epilog="Example: petalpaw serve --port 8080")

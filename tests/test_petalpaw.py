@@ -105,6 +105,15 @@ def test_a_taken_port_is_said_in_one_line(run: Run) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_what_the_system_refuses_is_no_traceback(run: Run, exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    exported.rename(tmp_path / "run" / "artifact")
+    done = run("publish", "run", "--models", "/dev/full/models")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "/dev/full" in done.stderr
+
+
 def test_a_name_with_line_breaks_stays_on_its_line(run: Run, tmp_path: Path, picture: Callable[..., bytes]) -> None:
     (tmp_path / "a\nb\t红.jpg").write_bytes(picture())
     done = run("classify", "a\nb\t红.jpg", "--model", "colours", "--top-k", "1")

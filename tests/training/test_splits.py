@@ -194,5 +194,5 @@ def test_what_was_trained_on_is_measured_nowhere(tmp_path: Path) -> None:
 
 def test_a_class_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     files(tmp_path, a=4, b=4)
-    os.makedirs(os.fsencode(tmp_path) + b"/c\xff")
+    (tmp_path / os.fsdecode(b"c\xff")).mkdir()
     assert any("is not UTF-8; rename it" in problem for problem in check_data(data_of(), tmp_path))
