@@ -9,6 +9,7 @@ from training import pictures
 from training.augment import Augment, seed_of
 from training.calibrate import calibrate
 from training.card import model_card
+from training.checkpoint import write_atomically
 from training.compute import Compute
 from training.dataset import CACHE_BYTES, Photos, open_photos, write_left_out
 from training.evaluate import infer, reliability
@@ -17,7 +18,19 @@ from training.pixels import PixelStore
 from training.progress import say
 from training.recipe import Recipe
 from training.report import SplitReport, write_metrics, write_per_class
-from training.run import RECIPE_YAML, SPLITS_CSV, Record, Run, kept_module, provenance_of, read_record
+from training.run import (
+    BATCH_PNG,
+    LEFT_OUT_CSV,
+    PIXELS,
+    RECIPE_YAML,
+    SPLITS_CSV,
+    Record,
+    Run,
+    held,
+    kept_module,
+    provenance_of,
+    read_record,
+)
 from training.splits import write_splits
 from training.weights import Filled
 
@@ -25,8 +38,14 @@ _TILES = 18
 
 
 def begin(folder: Path, recipe: Recipe, photos: Photos, filled: Filled, compute: Compute) -> None:
-    """Lay down what the run is: its recipe, where it comes from, and a batch of what it will see."""
-    (folder / RECIPE_YAML).write_text(recipe.to_yaml(), encoding="utf-8")
+    """Lay down what the run is: its recipe, a batch of what it will see, and where it comes from. Raises RunInvalid.
+
+    run.json comes last: a folder without it is not a run, and is begun anew.
+    """
+    write_atomically(folder / RECIPE_YAML, lambda file: file.write(recipe.to_yaml().encode()))
+    write_splits(folder / SPLITS_CSV, photos.splits, photos.labels)
+    write_left_out(folder / LEFT_OUT_CSV, photos.left_out)
+    _draw_batch(folder, recipe, photos)
     Record(
         labels=photos.labels,
         data_root=str(photos.root),
@@ -35,9 +54,6 @@ def begin(folder: Path, recipe: Recipe, photos: Photos, filled: Filled, compute:
         left_out=len(photos.left_out),
         provenance=provenance_of(recipe, filled.source, filled.sha256, photos.fingerprint),
     ).write(folder)
-    write_splits(folder / SPLITS_CSV, photos.splits, photos.labels)
-    write_left_out(folder / "left_out.csv", photos.left_out)
-    _draw_batch(folder, recipe, photos)
 
 
 def assess(folder: Path, photos: Photos, compute: Compute) -> Record:
@@ -79,7 +95,7 @@ def assess_again(
     """Measure a finished or stopped run anew, on the photos it was trained on. Raises RunInvalid, DataInvalid."""
     record, recipe = read_record(folder)
     root = data_root or Path(record.data_root)
-    with PixelStore(folder / ".pixels", cache_bytes) as store:
+    with held(folder), PixelStore(folder / PIXELS, cache_bytes) as store:
         photos = open_photos(recipe, root, store)
         if photos.fingerprint != record.provenance.data_fingerprint:
             raise DataInvalid(
@@ -95,7 +111,7 @@ def _draw_batch(folder: Path, recipe: Recipe, photos: Photos) -> None:
     crops = [
         augment(photos.image(item), seed_of(recipe.seed, "picture", index)).numpy() for index, item in enumerate(some)
     ]
-    pictures.draw_batch(folder / "batch.png", crops, [photos.labels[item.label] for item in some])
+    pictures.draw_batch(folder / BATCH_PNG, crops, [photos.labels[item.label] for item in some])
 
 
 def _draw(folder: Path, photos: Photos, report: SplitReport, calibration: Calibration) -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.errors import RunInvalid
 from training.assess import assess, begin
 from training.augment import seed_of
 from training.backbones import Normalized, build, freeze, trained_names, training_mode
@@ -25,7 +24,7 @@ from training.optimize import Average, make_optimizer, parameter_groups, rate_fa
 from training.pixels import PixelStore
 from training.progress import Progress, say
 from training.recipe import Recipe
-from training.run import RECIPE_YAML, RUN_JSON, read_record
+from training.run import PIXELS, claim, held
 from training.sections import Stage
 from training.weights import fill
 
@@ -76,18 +75,19 @@ def train(
 
     `weights` is a state dict that replaces the recipe's; `workers` the number of loader processes; `cache_bytes`
     limits the decoded pixels that are kept in a file in the run folder meanwhile. With `resume`, a run that was
-    stopped in any way goes on after its last complete epoch and ends with the weights that it would have had.
+    stopped in any way after it began (its run.json is there) goes on after its last complete epoch and ends with the
+    weights that it would have had; `weights` are then not looked at. One stopped before is begun anew without it.
 
-    Raises DataInvalid, RecipeInvalid, DeviceUnavailable before work begins; RunInvalid for a folder in use, for
-    weights or a checkpoint that do not fit, and when the loss is no longer a number.
+    Raises DataInvalid, RecipeInvalid, DeviceUnavailable before work begins; RunInvalid for a folder in use or not to
+    be gone on with, for weights or a checkpoint that do not fit, and when the loss is no longer a number.
     """
     compute = Compute.plan(device, recipe)
     make_repeatable(compute)
-    _claim(run_folder, recipe, resume)
-    with PixelStore(run_folder / ".pixels", cache_bytes) as store:
+    claim(run_folder, recipe, resume)
+    with held(run_folder), PixelStore(run_folder / PIXELS, cache_bytes) as store:
         photos = open_photos(recipe, data_root, store)
         session = _open_session(recipe, run_folder, photos, compute, workers)
-        if resume and (run_folder / LAST).exists():
+        if resume:
             _restore(session)
         else:
             _start(session, weights)
@@ -245,21 +245,6 @@ def _out_of_patience(session: Session, stage: Stage) -> bool:
     return done[-1] - max(int(best["epoch"]), done[0] - 1) >= patience
 
 
-def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Make the run folder, or make sure that it may be gone on with. Raises RunInvalid."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        occupied = any(folder.iterdir())
-    except OSError as error:
-        raise RunInvalid(f"{folder} cannot be made a run folder ({error.strerror}); choose another") from error
-    if occupied and not resume:
-        raise RunInvalid(f"{folder} is not empty; choose a new run folder, or go on with this one with --resume")
-    if (folder / RUN_JSON).exists() and read_record(folder)[1] != recipe:
-        raise RunInvalid(
-            f"{folder} was begun with another recipe; resume with its {RECIPE_YAML}, or choose a new folder"
-        )
-
-
 def _open_session(recipe: Recipe, folder: Path, photos: Photos, compute: Compute, workers: int | None) -> Session:
     """A session whose network has random weights, drawn from the recipe's seed."""
     cuda = compute.device.type == "cuda"
@@ -282,9 +267,10 @@ def _start(session: Session, weights: Path | None) -> None:
     say(str(filled))
     if session.recipe.average:
         session.average = Average(session.module, session.recipe.average)
-    begin(session.folder, session.recipe, session.photos, filled, session.compute)
     session.state.module = session.module.state_dict()
     save(session.folder / LAST, session.state)
+    # Only now is there a run: whoever finds its record finds the weights that it began with, too.
+    begin(session.folder, session.recipe, session.photos, filled, session.compute)
 
 
 def _restore(session: Session) -> None:

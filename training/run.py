@@ -2,6 +2,9 @@
 
 import importlib.metadata
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inference.errors import DataInvalid, PetalpawError, RunInvalid
 from inference.manifest import Calibration, Digest, Metrics, Provenance, digest_of, problems
-from training.checkpoint import BEST, read, write_atomically
+from training.checkpoint import BEST, LAST, read, write_atomically
 from training.recipe import Recipe, load_recipe
 from training.splits import Item, read_splits
 
@@ -19,6 +22,13 @@ if TYPE_CHECKING:
     from training.backbones import Normalized
 
 RUN_JSON, RECIPE_YAML, SPLITS_CSV = "run.json", "recipe.resolved.yaml", "splits.csv"
+LEFT_OUT_CSV, BATCH_PNG, PIXELS = "left_out.csv", "batch.png", ".pixels"
+
+_LOCK = ".training"
+_UNBEGUN = {PIXELS, _LOCK, LEFT_OUT_CSV, BATCH_PNG, SPLITS_CSV}.union(
+    *({name, f".{name}.part"} for name in (RECIPE_YAML, LAST)), {f".{RUN_JSON}.part"}
+)
+"""What a run killed before its run.json leaves behind: nothing that is worth keeping or could be gone on with."""
 
 _PACKAGES = ("petalpaw", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
@@ -107,6 +117,59 @@ class Run:
                 f"{len(missing)} photos of {split} are gone, {missing[0]} first; pass the data root again"
             )
         return paths
+
+
+def claim(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Make the run folder, or make sure that it may be gone on with.
+
+    Raises RunInvalid: not writable, in use, begun with another recipe, or without what resuming needs.
+    """
+    if resume:
+        if read_record(folder)[1] != recipe:
+            raise RunInvalid(
+                f"{folder} was begun with another recipe; resume with its {RECIPE_YAML}, or choose a new folder"
+            )
+        # Beginning again here could take other first weights than the run's.
+        if not (folder / LAST).is_file():
+            raise RunInvalid(f"{folder} cannot be gone on with: its {LAST} is missing; train into a new folder")
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        occupied = not {path.name for path in folder.iterdir()} <= _UNBEGUN
+    except OSError as error:
+        raise RunInvalid(f"{folder} cannot be made a run folder ({error.strerror}); choose another") from error
+    if occupied:
+        raise RunInvalid(f"{folder} is not empty; choose a new run folder, or go on with this one with --resume")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder while the block runs; a kill lets go.
+
+    Raises RunInvalid: held by another, or not writable.
+    """
+    if sys.platform == "win32":  # which has no such locks
+        yield
+        return
+    import fcntl
+
+    path = folder / _LOCK
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise RunInvalid(f"{folder} cannot be written to ({error.strerror}); check its owner and mode") from error
+    with file:
+        try:
+            # Not flock: loader processes would inherit it, and they outlive a killed parent by some seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise RunInvalid(f"another process works in {folder}; wait for it, or choose another folder") from None
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def read_record(folder: Path) -> tuple[Record, Recipe]:

@@ -1,6 +1,7 @@
 import csv
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import torch
 from torch import Tensor
 
 from inference.errors import RecipeInvalid, RunInvalid
-from training import finetune
+from training import assess, finetune
+from training.backbones import build
 from training.checkpoint import read
 from training.finetune import train
 from training.recipe import Recipe, load_recipe
+from training.run import Record, held
 
 Make = Callable[..., Recipe]
 RUN = """
@@ -29,6 +32,15 @@ from training.finetune import train
 from training.recipe import load_recipe
 torch.set_num_threads(1)
 train(load_recipe(sys.argv[1]), Path(sys.argv[2]), None, Path(sys.argv[3]), device="cpu", workers=0)
+"""
+
+HOLD = """
+import sys
+from pathlib import Path
+from training.run import held
+with held(Path(sys.argv[1])):
+    print(flush=True)
+    sys.stdin.read()
 """
 
 
@@ -85,6 +97,80 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
     assert result.status == "finished"
     assert_same_run(folder, finished)
     assert not (folder / ".pixels").exists()
+
+
+class Killed(BaseException):
+    """Ends a run at once, as a kill would: what `with` blocks clean up is put back by hand."""
+
+
+@pytest.mark.parametrize(
+    ("module", "step"), [(finetune, "open_photos"), (finetune, "save"), (finetune, "begin"), (assess, "_draw_batch")]
+)
+def test_a_run_killed_before_it_began_is_begun_anew_by_the_same_command(
+    make_recipe: Make, photos_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
+) -> None:
+    def killed(*arguments: Any) -> None:
+        raise Killed
+
+    recipe, folder = make_recipe(stages=[{"name": "s", "epochs": 1, "rates": {"head": 0.01}}]), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, killed)
+        with pytest.raises(Killed):
+            run(recipe, photos_root, folder)
+    for name in (".pixels", ".training", ".last.pt.part"):
+        (folder / name).touch()
+    with pytest.raises(RunInvalid, match=r"run\.json is missing; check the path, or train first"):
+        run(recipe, photos_root, folder, resume=True)
+    assert run(recipe, photos_root, folder).status == "finished"
+
+
+def test_a_run_killed_once_it_began_goes_on_from_its_own_weights(
+    make_recipe: Make, photos_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, folder = make_recipe(stages=[{"name": "s", "epochs": 1, "rates": {"head": 0.01}}]), tmp_path / "run"
+    first = build(recipe, classes=3).network.state_dict()
+    torch.save(first, tmp_path / "w.pth")
+    write = Record.write
+
+    def killed(self: Record, folder: Path) -> None:
+        write(self, folder)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "write", killed)
+        with pytest.raises(Killed):
+            train(recipe, photos_root, tmp_path / "w.pth", folder, device="cpu", workers=0)
+    begun = read(folder / "last.pt")["module"]
+    assert all(same(begun[f"network.{name}"], value) for name, value in first.items())
+    train(recipe, photos_root, tmp_path / "w.pth", tmp_path / "whole", device="cpu", workers=0)
+    assert run(recipe, photos_root, folder, resume=True).status == "finished"
+    assert_same_run(folder, tmp_path / "whole")
+
+
+def test_a_run_without_its_checkpoint_is_not_gone_on_with(
+    make_recipe: Make, photos_root: Path, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "last.pt").unlink()
+    with pytest.raises(RunInvalid, match=r"its last\.pt is missing; train into a new folder"):
+        run(make_recipe(), photos_root, tmp_path / "run", resume=True)
+
+
+def test_two_processes_do_not_share_a_run_folder(make_recipe: Make, photos_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        with pytest.raises(RunInvalid, match="another process works in"):
+            run(make_recipe(), photos_root, folder)
+        assert not (folder / ".pixels").exists()
+        process.kill()
+    with held(folder):
+        pass
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
