@@ -3,13 +3,15 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from inference.errors import DataInvalid
+import numpy as np
+
+from inference.errors import DataInvalid, RunInvalid
 from inference.manifest import Calibration
 from training import pictures
 from training.augment import Augment, seed_of
 from training.calibrate import calibrate
 from training.card import model_card
-from training.checkpoint import write_atomically
+from training.checkpoint import BEST, write_atomically
 from training.compute import Compute
 from training.dataset import CACHE_BYTES, Photos, open_photos, write_left_out
 from training.evaluate import infer, reliability
@@ -59,13 +61,20 @@ def begin(folder: Path, recipe: Recipe, photos: Photos, filled: Filled, compute:
 def assess(folder: Path, photos: Photos, compute: Compute) -> Record:
     """Measure the kept weights on validation and test, calibrate on validation, and finish the run folder.
 
-    Test photos are run through the network here and nowhere else, after every choice was made.
+    Test photos are run through the network here and nowhere else, after every choice was made. Raises RunInvalid for
+    a run that is damaged, or whose weights give answers that are no numbers.
     """
     record, recipe = read_record(folder)
     module = kept_module(folder, recipe, record.labels, record.provenance.recipe_sha256)
     outcomes = {
         split: infer(module, photos, split, compute) for split in ("validation", "test") if split in photos.splits
     }
+    for split, outcome in outcomes.items():
+        if not np.isfinite(outcome.logits).all():
+            raise RunInvalid(
+                f"the weights kept in {folder / BEST} give answers that are no numbers on {split}; train again with "
+                "lower learning rates"
+            )
     calibration = calibrate(outcomes["validation"], recipe.abstention.target_accuracy)
     reports = {split: SplitReport.of(outcome, record.labels, calibration) for split, outcome in outcomes.items()}
     record = record.model_copy(

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,7 +20,7 @@ from training.evaluate import negative_log_likelihood
 from training.feed import Feed, feature_feed, photo_feed
 from training.history import HISTORY, Epoch, write_history
 from training.interruption import Interrupted, Interruption
-from training.meter import Totals, Watch
+from training.meter import Totals, Watch, diverged
 from training.optimize import Average, make_optimizer, parameter_groups, rate_factor, set_rates
 from training.pixels import PixelStore
 from training.progress import Progress, say
@@ -59,6 +60,20 @@ class Session:
         """What is validated and kept: the average where the recipe has one."""
         return self.average.module if self.average else self.module
 
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch whose weights are kept."""
+        return next((epoch for epoch in reversed(self.history) if epoch.kept), None)
+
+    @property
+    def kept_epoch(self) -> int | None:
+        """Its number."""
+        return self.best.epoch if self.best else None
+
+    def where(self, stage: Stage) -> str:
+        """The epoch in progress, for messages."""
+        return f"stage {stage.name}, epoch {len(self.history) + 1}"
+
 
 def train(
     recipe: Recipe,
@@ -97,9 +112,9 @@ def train(
                     train_stage(session, index)
         except Interrupted:
             say(f"stopped; epoch {len(session.history)} is saved; to go on, train with --resume {run_folder}")
-            return RunResult(run_folder, "interrupted", len(session.history), _best(session))
+            return RunResult(run_folder, "interrupted", len(session.history), session.best)
         assess(run_folder, photos, compute)
-    return RunResult(run_folder, "finished", len(session.history), _best(session))
+    return RunResult(run_folder, "finished", len(session.history), session.best)
 
 
 def train_stage(session: Session, index: int) -> None:
@@ -125,7 +140,7 @@ def train_stage(session: Session, index: int) -> None:
     for stage_epoch in range(first, stage.epochs):
         torch.manual_seed(seed_of(session.recipe.seed, "epoch", len(session.history)))
         trained = train_one_epoch(session, stage, stage_epoch, feed, optimizer, scaler)
-        figures = validate(session, feed)
+        figures = validate(session, stage, feed)
         _record(session, index, stage_epoch, trained | figures, optimizer, scaler)
         if state.stage_over:
             break
@@ -142,7 +157,7 @@ def train_one_epoch(
     """One pass over the training photos; the figures of its row in the history. Raises Interrupted, RunInvalid."""
     epoch = len(session.history)
     training_mode(session.module, stage.frozen_statistics)
-    watch, totals = Watch(), Totals(f"stage {stage.name}, epoch {epoch + 1}")
+    watch, totals = Watch(), Totals(session.where(stage), session.kept_epoch)
     what = f"epoch {epoch + 1}/{sum(stage.epochs for stage in session.recipe.stages)}"
     with Progress(what, feed.photos) as progress:
         for step, (inputs, targets) in enumerate(watch.over(feed.train(epoch))):
@@ -165,8 +180,8 @@ def train_one_epoch(
 
 
 @torch.inference_mode()
-def validate(session: Session, feed: Feed) -> dict[str, float]:
-    """Losses and accuracy of the kept module on validation, in the run's precision. Raises Interrupted."""
+def validate(session: Session, stage: Stage, feed: Feed) -> dict[str, float]:
+    """Losses and accuracy of the kept module on validation, in the run's precision. Raises Interrupted, RunInvalid."""
     module = session.kept_module.eval()
     parts: list[Tensor] = []
     truths: list[Tensor] = []
@@ -176,6 +191,9 @@ def validate(session: Session, feed: Feed) -> dict[str, float]:
             parts.append(feed.forward(module, inputs.to(session.compute.device)).float().cpu())
         truths.append(targets.cpu())
     logits, truth = torch.cat(parts).numpy(), torch.cat(truths).numpy()
+    # The last step's loss was taken before its update: weights that it ruined show here first.
+    if not np.isfinite(logits).all():
+        raise diverged(f"the validation loss is no number in {session.where(stage)}", session.kept_epoch)
     return {
         "validation_loss": negative_log_likelihood(logits, truth),
         "validation_accuracy": float((logits.argmax(axis=1) == truth).mean()),
@@ -284,10 +302,6 @@ def _restore(session: Session) -> None:
             session.average.updates = session.state.average_updates
     session.history = [Epoch(**row) for row in session.state.history]
     say(f"resumed after epoch {len(session.history)}")
-
-
-def _best(session: Session) -> Epoch | None:
-    return next((epoch for epoch in reversed(session.history) if epoch.kept), None)
 
 
 def _announcement(session: Session, stage: Stage, names: list[str]) -> str:

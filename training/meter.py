@@ -14,11 +14,19 @@ from training.dataset import Batch
 _LOOK_EVERY = 10  # steps between two looks at the losses: each look waits for the device
 
 
+def diverged(what: str, kept: int | None) -> RunInvalid:
+    """The end of a run whose figures are no longer numbers; `kept` is the epoch whose weights were kept, if any."""
+    weights = "no weights are kept" if kept is None else f"the weights of epoch {kept} are kept in {BEST}"
+    return RunInvalid(
+        f"{what}; {weights}: lower the learning rates, add warm-up or clip_norm, or train in fp32, in a new run folder"
+    )
+
+
 class Totals:
     """Sums over an epoch, kept on the device and looked at now and then; a loss that is no number ends the run."""
 
-    def __init__(self, where: str) -> None:
-        self.where, self.last = where, math.nan
+    def __init__(self, where: str, kept: int | None = None) -> None:
+        self.where, self.kept, self.last = where, kept, math.nan
         self._losses: list[Tensor] = []
         self._correct: list[Tensor] = []
         self._count, self._loss_sum, self._steps, self._correct_sum = 0, 0.0, 0, 0
@@ -52,10 +60,7 @@ class Totals:
         for loss in torch.stack(self._losses).tolist() if self._losses else ():
             self._steps += 1
             if not math.isfinite(loss):
-                raise RunInvalid(
-                    f"the loss became {loss} in {self.where}, step {self._steps}; the best weights so far are kept in "
-                    f"{BEST}: lower the learning rates, add warm-up or clip_norm, or train in fp32"
-                )
+                raise diverged(f"the loss became {loss} in {self.where}, step {self._steps}", self.kept)
             self._loss_sum, self.last = self._loss_sum + loss, loss
         self._correct_sum += int(torch.stack(self._correct).sum()) if self._correct else 0
         self._losses.clear()

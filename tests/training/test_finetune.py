@@ -20,6 +20,7 @@ from training import assess, finetune
 from training.backbones import build
 from training.checkpoint import read
 from training.finetune import train
+from training.history import read_history
 from training.recipe import Recipe, load_recipe
 from training.run import Record, held
 
@@ -223,6 +224,42 @@ def test_a_loss_that_is_no_number_says_where_and_keeps_the_best(
     with pytest.raises(RunInvalid, match=r"the loss became nan in stage everything, epoch 2, step 2"):
         run(make_recipe(), photos_root, tmp_path / "run")
     assert read(tmp_path / "run" / "best.pt")["best"]["epoch"] == 1
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_an_epoch_whose_validation_is_no_number_is_never_kept(
+    make_recipe: Make, photos_root: Path, tmp_path: Path, average: float | None, keep: str
+) -> None:
+    # One step an epoch: its loss is still a number, the weights that it leaves are not.
+    fine, ruinous = ({"name": name, "epochs": 1, "rates": {"head": r}} for name, r in (("fine", 0.01), ("wild", 1e30)))
+    options: dict[str, Any] = {"batch_size": 24, "average": average, "selection": {"keep": keep}}
+    first, second = tmp_path / "first", tmp_path / "second"
+    with pytest.raises(RunInvalid, match=r"is no number in stage wild, epoch 1; no weights are kept: lower the learn"):
+        run(make_recipe(stages=[ruinous], **options), photos_root, first)
+    assert not (first / "best.pt").exists()
+    with pytest.raises(RunInvalid, match=r"in stage wild, epoch 2; the weights of epoch 1 are kept in best\.pt: lower"):
+        run(make_recipe(stages=[fine, ruinous], **options), photos_root, second)
+    kept = read(second / "best.pt")
+    assert kept["best"]["epoch"] == 1
+    assert all(value.isfinite().all() for value in kept["module"].values())
+    assert len(read_history(second / "history.csv")) == 1
+    assert assess.assess_again(second, device="cpu").metrics is not None
+
+
+def test_kept_weights_that_fail_on_other_photos_end_the_run_with_words(
+    make_recipe: Make, photos_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer = assess.infer
+
+    def overflowing(module: Any, photos: Any, split: str, compute: Any) -> Any:
+        outcome = infer(module, photos, split, compute)
+        outcome.logits[0, 0] = float("inf") if split == "test" else 0.0
+        return outcome
+
+    monkeypatch.setattr(assess, "infer", overflowing)
+    with pytest.raises(RunInvalid, match="are no numbers on test; train again with lower learning rates"):
+        run(make_recipe(stages=[{"name": "s", "epochs": 1, "rates": {"head": 0.01}}]), photos_root, tmp_path / "run")
 
 
 def test_training_learns_the_shapes(make_recipe: Make, photos_root: Path, tmp_path: Path) -> None:
