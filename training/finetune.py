@@ -27,7 +27,7 @@ from training.progress import Progress, say
 from training.recipe import Recipe
 from training.run import PIXELS, claim, held
 from training.sections import Stage
-from training.weights import fill
+from training.weights import Weights, fill, read_weights
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,16 @@ def train(
     compute = Compute.plan(device, recipe)
     make_repeatable(compute)
     claim(run_folder, recipe, resume)
+    # Before the photos: decoding them takes minutes, which a mistyped name shall not cost.
+    first = None if resume else read_weights(recipe, weights)
     with held(run_folder), PixelStore(run_folder / PIXELS, cache_bytes) as store:
         photos = open_photos(recipe, data_root, store)
         session = _open_session(recipe, run_folder, photos, compute, workers)
-        if resume:
+        if first is None:
             _restore(session)
         else:
-            _start(session, weights)
+            _start(session, first)
+        del first  # hundreds of megabytes for the larger networks
         try:
             with session.interruption:
                 for index in range(session.state.stage, len(recipe.stages)):
@@ -279,9 +282,9 @@ def _open_session(recipe: Recipe, folder: Path, photos: Photos, compute: Compute
     )
 
 
-def _start(session: Session, weights: Path | None) -> None:
-    """Fill in the pretrained weights and save them as the checkpoint before the first epoch."""
-    filled = fill(session.module, session.recipe, weights)
+def _start(session: Session, weights: Weights) -> None:
+    """Fill in the pretrained weights and save them as the checkpoint before the first epoch. Raises RunInvalid."""
+    filled = fill(session.module, weights)
     say(str(filled))
     if session.recipe.average:
         session.average = Average(session.module, session.recipe.average)

@@ -38,19 +38,29 @@ class Filled:
         return "\n".join(lines)
 
 
-def fill(module: Normalized, recipe: Recipe, file: Path | None) -> Filled:
-    """Load weights from a file, or else those that the recipe names, into the module's network.
+@dataclass(frozen=True)
+class Weights:
+    """Weights that were read and await a network; `state` is None where the recipe wants none."""
 
-    Raises RunInvalid where they cannot be read or downloaded, or fit no tensor of the network.
-    """
+    state: Mapping[str, Tensor] | None
+    source: str
+    sha256: Digest | None
+
+
+def read_weights(recipe: Recipe, file: Path | None) -> Weights:
+    """Weights from a file, or else those that the recipe names. Raises RunInvalid: not to be read or downloaded."""
     if file is not None:
-        return _fill(module, _from_file(file), file.name, file_entry(file).sha256)
+        return Weights(_from_file(file), file.name, file_entry(file).sha256)
     if recipe.backbone.weights == "none":
-        return Filled("none", None, 0)
-    return _fill(module, *_by_name(recipe))
+        return Weights(None, "none", None)
+    return _by_name(recipe)
 
 
-def _fill(module: Normalized, state: Mapping[str, Tensor], source: str, digest: Digest | None) -> Filled:
+def fill(module: Normalized, weights: Weights) -> Filled:
+    """Load weights into the module's network. Raises RunInvalid where they fit no tensor of it."""
+    state, source = weights.state, weights.source
+    if state is None:
+        return Filled(source, None, 0)
     own = module.network.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     if not fitting:
@@ -60,7 +70,7 @@ def _fill(module: Normalized, state: Mapping[str, Tensor], source: str, digest: 
     module.network.load_state_dict(fitting, strict=False)
     return Filled(
         source,
-        digest,
+        weights.sha256,
         filled=len(fitting),
         missing=tuple(key for key in own if key not in state),
         unexpected=tuple(key for key in state if key not in own),
@@ -90,7 +100,7 @@ def _from_file(file: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in content.items()}
 
 
-def _by_name(recipe: Recipe) -> tuple[dict[str, Tensor], str, Digest | None]:
+def _by_name(recipe: Recipe) -> Weights:
     name, wanted = recipe.backbone.name, recipe.backbone.weights
     choices = models.get_model_weights(name)
     weights = choices.DEFAULT if wanted == "imagenet" else choices[wanted]
@@ -102,4 +112,4 @@ def _by_name(recipe: Recipe) -> tuple[dict[str, Tensor], str, Digest | None]:
             "or set backbone.weights to none"
         ) from error
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
-    return state, str(weights), file_entry(cached).sha256 if cached.is_file() else None
+    return Weights(state, str(weights), file_entry(cached).sha256 if cached.is_file() else None)

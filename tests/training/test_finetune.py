@@ -358,6 +358,12 @@ def test_folders_in_use_and_other_recipes(make_recipe: Make, photos_root: Path, 
         run(make_recipe(batch_size=5), photos_root, finished, resume=True)
 
 
+def test_missing_weights_are_refused_before_any_photo_is_touched(make_recipe: Make, tmp_path: Path) -> None:
+    for name in ("absent.pth", "recipe.yaml"):  # the latter holds no weights
+        with pytest.raises(RunInvalid, match=name):
+            train(make_recipe(), tmp_path / "no photos", tmp_path / name, tmp_path / "run", device="cpu", workers=0)
+
+
 def test_half_precision_is_for_gpus(make_recipe: Make, photos_root: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeInvalid, match="fp16 trains on CUDA only"):
         run(make_recipe(precision="fp16"), photos_root, tmp_path / "run")

@@ -10,7 +10,7 @@ from inference.errors import RunInvalid
 from inference.manifest import file_entry
 from training.backbones import Normalized, build
 from training.recipe import Recipe
-from training.weights import fill
+from training.weights import fill, read_weights
 
 Make = Callable[..., Recipe]
 
@@ -30,7 +30,7 @@ def test_every_key_that_was_not_filled_is_named(tmp_path: Path, recipe: Recipe, 
     del state["features.0.0.weight"]
     state["extra.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "w.pth")
-    filled = fill(module, recipe, tmp_path / "w.pth")
+    filled = fill(module, read_weights(recipe, tmp_path / "w.pth"))
     assert filled.missing == ("features.0.0.weight",)
     assert filled.unexpected == ("extra.weight",)
     assert [entry.split()[0] for entry in filled.wrong_shape] == ["classifier.3.weight", "classifier.3.bias"]
@@ -46,7 +46,7 @@ def test_every_key_that_was_not_filled_is_named(tmp_path: Path, recipe: Recipe, 
 def test_wrapped_and_parallel_state_dicts(tmp_path: Path, recipe: Recipe, module: Normalized, wrap: str) -> None:
     state = {f"module.{key}": value for key, value in module.network.state_dict().items()}
     torch.save({wrap: state, "epoch": 3}, tmp_path / "w.pth")
-    assert fill(module, recipe, tmp_path / "w.pth").missing == ()
+    assert fill(module, read_weights(recipe, tmp_path / "w.pth")).missing == ()
 
 
 class Dangerous:
@@ -63,14 +63,14 @@ def test_files_that_hold_no_weights(
     (tmp_path / "empty").touch()
     for name in ("code", "list", "mixed", "text", "empty", "absent"):
         with pytest.raises(RunInvalid, match=name):
-            fill(module, recipe, tmp_path / name)
+            read_weights(recipe, tmp_path / name)
     assert "unpickled" not in capsys.readouterr().out
 
 
 def test_another_networks_weights_are_refused(tmp_path: Path, recipe: Recipe, module: Normalized) -> None:
     torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "w.pth")
     with pytest.raises(RunInvalid, match="none of the 1 tensors"):
-        fill(module, recipe, tmp_path / "w.pth")
+        fill(module, read_weights(recipe, tmp_path / "w.pth"))
 
 
 def test_no_network_for_named_weights(make_recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,4 +81,4 @@ def test_no_network_for_named_weights(make_recipe: Make, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(models, "get_model", offline)
     with pytest.raises(RunInvalid, match="pass a state dict with --weights FILE"):
-        fill(Normalized(torch.nn.Identity(), recipe.normalization), recipe, None)
+        read_weights(recipe, None)
