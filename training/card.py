@@ -1,5 +1,6 @@
 """The model card: what the classifier is for, what it was measured on, and where it must not be trusted."""
 
+import re
 from collections.abc import Sequence
 
 from inference.manifest import Calibration
@@ -14,7 +15,7 @@ def model_card(
     recipe: Recipe, record: Record, reports: Sequence[SplitReport], counts: dict[str, int], calibration: Calibration
 ) -> str:
     """README.md of a run and of the artifact made from it, as Markdown. `reports` are in the order of importance."""
-    labels = ", ".join(f"`{label}`" for label in record.labels)
+    labels = ", ".join(map(_code, record.labels))
     return "\n".join(
         [
             f"# {recipe.title}",
@@ -97,8 +98,8 @@ def _limits(record: Record, report: SplitReport) -> list[str]:
         "them, often with a high probability. Abstaining helps little against that.",
         "- The figures hold for photos like those it was measured on. Drawings, close crops, night and infrared "
         "pictures were not measured.",
-        f"- The weakest class on {report.metrics.split} is `{weakest.label}`: {weakest.recall:.2%} of its photos are "
-        f"recognised ({weakest.images} photos, so the figure is coarse).",
+        f"- The weakest class on {report.metrics.split} is {_code(weakest.label)}: {weakest.recall:.2%} of its photos "
+        f"are recognised ({weakest.images} photos, so the figure is coarse).",
         "- One photo, one label: several subjects in a photo are not told apart.",
         "",
     ]
@@ -117,7 +118,7 @@ def _training(recipe: Recipe, record: Record, counts: dict[str, int]) -> list[st
         "## Training and provenance",
         f"- Photos: {members}; {record.left_out} files were left out. Fingerprint `{provenance.data_fingerprint}`",
         f"- Recipe: `{recipe.name}`, `{provenance.recipe_sha256}`",
-        f"- Backbone: `{provenance.backbone}` from `{provenance.weights}`"
+        f"- Backbone: `{provenance.backbone}` from {_code(provenance.weights)}"
         + (f", `{provenance.weights_sha256}`" if provenance.weights_sha256 else ""),
         f"- Stages: {stages}",
         f"- Made {provenance.created[:10]} on {record.compute} with {packages}"
@@ -127,4 +128,18 @@ def _training(recipe: Recipe, record: Record, counts: dict[str, int]) -> list[st
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Text in a table: nothing in it is Markdown, and it stays in its cell."""
+    return re.sub(r"([\\`|*<\[])", r"\\\1", _one_line(text))
+
+
+def _code(text: str) -> str:
+    """Text as code in a sentence: backslashes escape nothing there, so the fence is longer than any within."""
+    text = _one_line(text)
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if len(fence) > 1 else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def _one_line(text: str) -> str:
+    """Line breaks and other control characters become spaces: a blank line would end the paragraph or the table."""
+    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text)

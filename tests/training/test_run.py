@@ -12,10 +12,12 @@ from inference.errors import DataInvalid, RunInvalid
 from inference.prediction import predictions
 from training import pictures
 from training.assess import assess_again
-from training.evaluate import wilson_interval
+from training.card import model_card
+from training.evaluate import Outcome, wilson_interval
 from training.finetune import train
 from training.history import read_history
 from training.recipe import Recipe
+from training.report import SplitReport
 from training.run import Run, read_record
 from training.splits import fingerprint, read_splits
 
@@ -165,6 +167,19 @@ def test_labels_of_any_script_and_no_test_split(
     card = (tmp_path / "run" / "README.md").read_text()
     assert "has no test split" in card
     assert "two words \\| $x$ |" in card
+
+
+def test_no_label_breaks_the_card(finished: Path) -> None:
+    run, (record, _) = Run.open(finished), read_record(finished)
+    labels = ("plain_name", "a`b|c", "two\n\n# lines")
+    outcome = Outcome("test", np.eye(3, dtype=np.float32) * 9, np.array([0, 1, 1]))
+    report = SplitReport.of(outcome, labels, run.calibration)
+    record = record.model_copy(update={"labels": labels})
+    card = model_card(run.recipe, record, [report], {"test": 3}, run.calibration)
+    assert "a photo shows: `plain_name`, `` a`b|c ``, `two # lines`.\n" in card
+    for cell in ("| plain_name |", "| a\\`b\\|c |", "| two # lines |"):
+        assert f"\n{cell} " in card
+    assert "The weakest class on test is `two # lines`:" in card
 
 
 def test_pictures_are_pictures(finished: Path, tmp_path: Path) -> None:
