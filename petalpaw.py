@@ -183,8 +183,8 @@ def train(
     from training.run import read_record
 
     if resume is not None:
-        if recipe or run:
-            raise typer.BadParameter("a run that is resumed has its recipe and its folder; name neither")
+        if recipe or run or weights:
+            raise typer.BadParameter("a run that is resumed has its recipe, folder and weights; name none of them")
         record, chosen = read_record(resume)
         data, run = data or Path(record.data_root), resume
     elif recipe is None or data is None:

@@ -44,6 +44,11 @@ def available_cores(quota_v2: Path = _CGROUP_V2, quota_v1: Path = _CGROUP_V1) ->
     return affinity if quota is None else min(affinity, quota)
 
 
+def whole_cores() -> int:
+    """`available_cores`, rounded down, at least 1: the size of a pool of threads that compute."""
+    return max(1, math.floor(available_cores()))
+
+
 def _quota(quota_v2: Path, quota_v1: Path) -> float | None:
     """Cores granted by the control group; None where there is no limit or no control group."""
     try:

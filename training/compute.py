@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from inference.budget import whole_cores
 from inference.errors import DeviceUnavailable, RecipeInvalid
 from training.recipe import Recipe
 
@@ -21,7 +22,7 @@ class Compute:
 
     @classmethod
     def plan(cls, device: str, recipe: Recipe) -> "Compute":
-        """`device` is auto, cpu or cuda; auto takes a GPU where torch sees one.
+        """`device` is auto, cpu or cuda; auto takes a GPU where torch sees one. Sets PyTorch's threads to the budget.
 
         Raises DeviceUnavailable when cuda is demanded and absent, RecipeInvalid for fp16 on a CPU.
         """
@@ -30,6 +31,8 @@ class Compute:
         has_cuda = torch.cuda.is_available()
         if device == "cuda" and not has_cuda:
             raise DeviceUnavailable("torch sees no CUDA device; check the driver with nvidia-smi, or train with cpu")
+        # PyTorch counts the host's cores; a container's share of them may be smaller.
+        torch.set_num_threads(whole_cores())
         chosen = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
         if recipe.precision == "fp16" and chosen.type == "cpu":
             raise RecipeInvalid("precision: fp16 trains on CUDA only; choose auto, bf16 or fp32 for a CPU")

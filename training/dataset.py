@@ -5,7 +5,6 @@ files ─ splits.py ─→ members ─ decode ─→ PixelStore ─ augment (wor
 """
 
 import csv
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from inference.budget import available_cores
+from inference.budget import whole_cores
 from inference.errors import DataInvalid, ImageError
 from inference.manifest import Digest
 from training.augment import Augment, seed_of
@@ -73,7 +72,7 @@ class Photos:
     def crops(self, items: Sequence[Item], batch_size: int) -> Iterator[Batch]:
         """Evaluation batches in the order of `items`; the next batch is prepared while one is used."""
         parts = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
-        with ThreadPoolExecutor(max(1, int(available_cores()))) as pool:
+        with ThreadPoolExecutor(whole_cores()) as pool:
             coming: list[list[Future[Pixels]]] = [[pool.submit(self.crop, item) for item in part] for part in parts[:1]]
             for index, part in enumerate(parts):
                 if index + 1 < len(parts):
@@ -86,7 +85,7 @@ class Photos:
         for split, items in self.splits.items():
             kind, read = ("source", self._decode_source) if split == "train" else ("crop", self.crop)
             readable = []
-            with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(f"decoding {split}", len(items)) as progress:
+            with ThreadPoolExecutor(whole_cores()) as pool, Progress(f"decoding {split}", len(items)) as progress:
                 for start in range(0, len(items), _BLOCK):
                     block = items[start : start + _BLOCK]
                     for item, found in zip(block, pool.map(partial(_attempt, read), block), strict=True):
@@ -175,7 +174,7 @@ class TrainingBatches:
 
 def default_workers(cuda: bool) -> int:
     """Loader processes: on a GPU all cores but one, on a CPU one for every two cores that compute."""
-    cores = int(available_cores())
+    cores = whole_cores()
     return max(1, min(cores - 1, 16)) if cuda else max(1, cores // 2)
 
 

@@ -8,13 +8,13 @@ a damaged photo.
 
 import csv
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inference.budget import whole_cores
 from inference.errors import DataInvalid
 from inference.manifest import Digest, digest_of
 from training.progress import Progress
@@ -229,7 +229,7 @@ def _digested(root: Path, scan: Scan, labels: Sequence[str], left_out: list[Left
         except OSError as error:
             return LeftOut(path, "image_unreadable", f"{error.strerror}; check the file's mode")
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, Progress("reading files", len(places)) as progress:
+    with ThreadPoolExecutor(whole_cores()) as pool, Progress("reading files", len(places)) as progress:
         found = [progress.step(item) for item in pool.map(read, places)]
     left_out += [item for item in found if isinstance(item, LeftOut)]
     return [item for item in found if isinstance(item, Item)]

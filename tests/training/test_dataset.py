@@ -110,8 +110,8 @@ def test_large_photos_are_reduced_for_augmentation_only(
 ) -> None:
     root = tmp_path / "data"
     make_photos(root / "shapes")
-    for path in (root / "shapes" / "circles").iterdir():
-        Image.new("RGB", (400, 200), "red").save(path)
+    for shade, path in enumerate((root / "shapes" / "circles").iterdir()):
+        Image.new("RGB", (400, 200), (255, shade, 0)).save(path)
     photos = open_photos(make_recipe(), root, store)
     sizes = {photos.image(item).size for item in photos.splits["train"] if item.label == 0}
     assert sizes == {(128, 64)}
