@@ -1,17 +1,20 @@
 """Manifest + preprocessing + runtime: the one path from bytes to predictions, for service, scoring and parity."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from inference.errors import ImageError, RuntimeMissing, SelfTestFailed
+from inference.errors import DeviceUnavailable, ImageError, ManifestInvalid, RuntimeMissing, SelfTestFailed
 from inference.golden import golden_crops
 from inference.manifest import digest_of
 from inference.prediction import DEFAULT_TOP_K, Logits, Prediction, predictions
 from inference.preprocessing import MAX_PIXELS, Crop
 from inference.repository import Artifact
-from inference.runtimes.base import DeviceChoice, Runtime
-from inference.runtimes.registry import load_runtime, runtime_class
+from inference.runtimes.base import Device, DeviceChoice, Runtime
+from inference.runtimes.registry import cuda_device_count, load_runtime, runtime_class
+
+_log = logging.getLogger(__name__)
 
 
 class Classifier:
@@ -38,6 +41,7 @@ class Classifier:
         """Load a verified artifact and replay its golden inputs, at batch 1, at their number and at `batch_sizes`.
 
         `batch_sizes` are those that will be used later on a GPU, which prepares itself anew for each; a CPU does not.
+        `auto` is CUDA where a GPU is visible and passes; where one fails, the log says why and the CPU is taken.
         Raises SelfTestFailed, RuntimeMissing, DeviceUnavailable or ManifestInvalid.
         """
         # A file that the manifest does not name was never compared with a digest.
@@ -47,8 +51,21 @@ class Classifier:
                 f"{artifact.name}/{artifact.version} was published without {file}, which runtime {runtime!r} needs; "
                 "export and publish it with that file or choose another runtime"
             )
+        if device != "auto":
+            return cls._proven(artifact, runtime, device, threads, batch_sizes)
+        if cuda_device_count():
+            try:
+                return cls._proven(artifact, runtime, "cuda", threads, batch_sizes)
+            except (DeviceUnavailable, SelfTestFailed, ManifestInvalid) as error:
+                _log.warning("using the CPU although there is a GPU: %s", error.detail)
+        return cls._proven(artifact, runtime, "cpu", threads, batch_sizes)
+
+    @classmethod
+    def _proven(
+        cls, artifact: Artifact, runtime: str, device: Device, threads: int, batch_sizes: Iterable[int]
+    ) -> "Classifier":
         classifier = cls(artifact, load_runtime(runtime, artifact.folder, device, threads))
-        classifier.self_test(batch_sizes if classifier.runtime.device == "cuda" else ())
+        classifier.self_test(batch_sizes if device == "cuda" else ())
         classifier.runtime.trim()
         return classifier
 

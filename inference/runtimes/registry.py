@@ -2,13 +2,10 @@
 
 import ctypes
 import importlib
-import logging
 from pathlib import Path
 
-from inference.errors import DeviceUnavailable, RuntimeMissing
-from inference.runtimes.base import DeviceChoice, Runtime
-
-logger = logging.getLogger(__name__)
+from inference.errors import RuntimeMissing
+from inference.runtimes.base import Device, Runtime
 
 RUNTIMES = {
     "onnx": "inference.runtimes.onnx:OnnxRuntime",
@@ -31,22 +28,12 @@ def runtime_class(name: str) -> type[Runtime]:
     return found
 
 
-def load_runtime(name: str, folder: Path, device: DeviceChoice, threads: int) -> Runtime:
-    """Load an artifact's model into the named runtime. Raises RuntimeMissing or DeviceUnavailable.
-
-    `auto` is CUDA where a GPU is visible and the runtime can use it; where it cannot, the log says why.
-    """
+def load_runtime(name: str, folder: Path, device: Device, threads: int) -> Runtime:
+    """Load an artifact's model into the named runtime. Raises RuntimeMissing or DeviceUnavailable."""
     chosen = runtime_class(name)
     if not (folder / chosen.file).is_file():
         raise RuntimeMissing(f"runtime {name!r} needs {folder / chosen.file}, which the artifact does not have")
-    if device != "auto":
-        return chosen(folder, device, threads)
-    if cuda_device_count():
-        try:
-            return chosen(folder, "cuda", threads)
-        except DeviceUnavailable as error:
-            logger.warning("using the CPU although there is a GPU: %s", error.detail)
-    return chosen(folder, "cpu", threads)
+    return chosen(folder, device, threads)
 
 
 def cuda_device_count() -> int:

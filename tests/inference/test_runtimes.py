@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from inference import classifier
 from inference.classifier import Classifier
 from inference.errors import DeviceUnavailable, ManifestInvalid, RuntimeMissing
 from inference.golden import golden_crops
 from inference.repository import Artifact
-from inference.runtimes import registry
 from inference.runtimes.registry import EXTRAS, RUNTIMES, cuda_device_count, load_runtime, runtime_class
 
 no_gpu = pytest.mark.skipif(cuda_device_count() > 0, reason="there is a GPU")
@@ -78,7 +78,7 @@ def test_cuda_is_never_replaced_silently(exported: Path, name: str) -> None:
 
 @no_gpu
 def test_auto_is_the_cpu_without_a_gpu(artifact: Artifact, caplog: pytest.LogCaptureFixture) -> None:
-    assert load_runtime("onnx", artifact.folder, "auto", 1).device == "cpu"
+    assert Classifier.load(artifact, device="auto").runtime.device == "cpu"
     assert caplog.records == []
 
 
@@ -86,9 +86,9 @@ def test_auto_is_the_cpu_without_a_gpu(artifact: Artifact, caplog: pytest.LogCap
 def test_auto_says_why_a_gpu_goes_unused(
     artifact: Artifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(registry, "cuda_device_count", lambda: 1)
+    monkeypatch.setattr(classifier, "cuda_device_count", lambda: 1)
     with caplog.at_level(logging.WARNING):
-        assert load_runtime("onnx", artifact.folder, "auto", 1).device == "cpu"
+        assert Classifier.load(artifact, device="auto").runtime.device == "cpu"
     assert "using the CPU although there is a GPU: device 'cuda' was demanded but" in caplog.text
 
 
