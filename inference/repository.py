@@ -1,6 +1,5 @@
 """The model repository: models/<name>/<version>/, one folder per artifact, published atomically."""
 
-import os
 import re
 import secrets
 import shutil
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from inference.durability import sync
 from inference.errors import ManifestInvalid, ModelUnknown, PublishRefused
 from inference.manifest import (
     MANIFEST,
@@ -130,14 +130,14 @@ class Repository:
             )
             (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
             for path in (*staging.iterdir(), staging):
-                _sync(path)
+                sync(path)
             # Fails when a neighbour published the same version first: a folder that is not empty is never replaced.
             staging.rename(home / version)
         except OSError as error:
             raise PublishRefused(f"{home / version} could not be written ({error}); nothing was published") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        _sync(home)
+        sync(home)
         return self.open(exported.name, version)
 
     def _entries(self, folder: Path, pattern: re.Pattern[str]) -> list[str]:
@@ -167,12 +167,3 @@ def read_parity(folder: Path, manifest: Manifest) -> ParityReport:
     if not report.passed:
         raise PublishRefused(f"{path} says that parity failed: {'; '.join(report.problems)}")
     return report
-
-
-def _sync(path: Path) -> None:
-    """Make a file's content or a folder's entries survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
+from inference.durability import sync
 from inference.errors import OutputUnwritable
 from scoring.rows import COLUMNS, Row
 
@@ -117,7 +118,7 @@ class FileSink:
             os.fsync(self._file.fileno())
             self._file.close()
             self.part.replace(self.path)
-            _sync_folder(self.path.parent)
+            sync(self.path.parent)
         except OSError as error:
             raise self._unwritable(error) from error
         self._committed = True
@@ -225,12 +226,3 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -51,14 +51,10 @@ def picture() -> Callable[..., bytes]:
     return make
 
 
-def colour_artifact(folder: Path, name: str = "colours", labels: tuple[str, ...] = ("red", "green", "blue")) -> Path:
-    """An exported artifact in `folder` whose logits are the mean of each colour plane, divided by 32.
-
-    A real ONNX model of the real signature, made in milliseconds; its parity report says that it passed.
-    """
+def _save_model(path: Path) -> None:
+    """uint8 (batch, 32, 32, 3) → float32 (batch, 3): the mean of each colour plane, divided by 32."""
     from onnx import TensorProto, helper, save
 
-    preprocessing = Preprocessing(resize=36, crop=32)
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
@@ -73,8 +69,17 @@ def colour_artifact(folder: Path, name: str = "colours", labels: tuple[str, ...]
             helper.make_tensor("scale", TensorProto.FLOAT, [], [32.0]),
         ],
     )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def colour_artifact(folder: Path, name: str = "colours", labels: tuple[str, ...] = ("red", "green", "blue")) -> Path:
+    """An exported artifact in `folder` whose logits are the mean of each colour plane, divided by 32.
+
+    A real ONNX model of the real signature, made in milliseconds; its parity report says that it passed.
+    """
+    preprocessing = Preprocessing(resize=36, crop=32)
     folder.mkdir(parents=True, exist_ok=True)
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "model.onnx")
+    _save_model(folder / "model.onnx")
     (folder / "README.md").write_text(f"# {name}\n", encoding="utf-8")
     crops = golden_crops(32)
     logits = crops.astype(np.float32).mean(axis=(1, 2)) / 32

@@ -29,7 +29,7 @@ def killed_at(step: int) -> None:
 
         return wrapped
 
-    for owner, name in [(shutil, "copyfile"), (Path, "write_text"), (repository, "_sync"), (Path, "rename")]:
+    for owner, name in [(shutil, "copyfile"), (Path, "write_text"), (repository, "sync"), (Path, "rename")]:
         setattr(owner, name, dying(getattr(owner, name)))
 
 

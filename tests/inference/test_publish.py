@@ -123,7 +123,7 @@ def test_full_disk(models: Repository, exported: Path, monkeypatch: pytest.Monke
     def full(*_: object) -> NoReturn:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("inference.repository._sync", full)
+    monkeypatch.setattr("inference.repository.sync", full)
     with pytest.raises(PublishRefused, match=r"No space left on device.*nothing was published"):
         models.publish(exported)
     assert [path.name for path in (models.root / "colours").iterdir()] == ["1"]
