@@ -17,10 +17,10 @@ PACKAGES = ("inference", "training", "service", "scoring")
 TORCH = {"torch", "torchvision", "onnxscript"}
 TORCH_ALLOWED = ("training/", "inference/runtimes/torchscript.py")
 FORBIDDEN = {
-    "inference": {"training", "service", "scoring", "bentoml", "petalpaw"},
-    "service": {"training", "scoring", "petalpaw"},
-    "scoring": {"training", "service", "bentoml", "petalpaw"},
-    "training": {"petalpaw"},
+    "inference": {"training", "service", "scoring", "bentoml", "petalpaw", "commands"},
+    "service": {"training", "scoring", "petalpaw", "commands"},
+    "scoring": {"training", "service", "bentoml", "petalpaw", "commands"},
+    "training": {"petalpaw", "commands"},
 }
 
 

@@ -1,0 +1,80 @@
+"""What several commands share: their options, their exit statuses, the model that they name."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from inference.errors import ParameterInvalid
+
+if TYPE_CHECKING:
+    from inference.classifier import Classifier
+
+SOME_FAILED, WRONG_USAGE, NOTHING_DONE, INTERRUPTED = 1, 2, 3, 130
+
+messages = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress and messages; stdout is for data."""
+
+
+class DeviceOption(StrEnum):
+    """What `--device` takes; `auto` is CUDA where it works, else the CPU."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class FormatOption(StrEnum):
+    """What `--format` takes."""
+
+    csv = "csv"
+    jsonl = "jsonl"
+
+
+class RuntimeOption(StrEnum):
+    """What `--runtime` takes."""
+
+    onnx = "onnx"
+    torchscript = "torchscript"
+
+
+Models = Annotated[
+    Path, typer.Option("--models", envvar="PETALPAW_MODELS", help="The model repository.", show_default="./models")
+]
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="NAME or NAME/VERSION; needed when there are several.")
+]
+Runtime = Annotated[RuntimeOption, typer.Option("--runtime", envvar="PETALPAW_RUNTIME", help="What runs the model.")]
+Device = Annotated[DeviceOption, typer.Option("--device", envvar="PETALPAW_DEVICE", help="auto: CUDA where it works.")]
+TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many classes per picture, most probable first.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `petalpaw train` made it.")]
+
+
+def classifier_of(
+    models: Path,
+    model: str | None,
+    runtime: RuntimeOption,
+    device: DeviceOption,
+    batch_sizes: tuple[int, ...] = (),
+) -> "Classifier":
+    """Load the named model, or the only one. Raises ParameterInvalid when there are several and none is named."""
+    from inference.classifier import Classifier
+    from inference.repository import Repository
+
+    repository = Repository(models)
+    if model is None:
+        artifacts = repository.latest()
+        if len(artifacts) > 1:
+            raise ParameterInvalid(f"name a model with --model: {', '.join(each.name for each in artifacts)}")
+        artifact = artifacts[0]
+    else:
+        artifact = repository.open(*name_and_version(model))
+    return Classifier.load(artifact, runtime=runtime.value, device=device.value, batch_sizes=batch_sizes)
+
+
+def name_and_version(model: str) -> tuple[str, str | None]:
+    """`catdog/2` as ("catdog", "2"), `catdog` as ("catdog", None): the default version."""
+    name, _, version = model.partition("/")
+    return name, version or None

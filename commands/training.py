@@ -1,0 +1,117 @@
+"""From photos to a published model: `petalpaw train`, `evaluate`, `export`, `parity`, `publish`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from commands.options import INTERRUPTED, SOME_FAILED, Device, DeviceOption, Models, RunFolder, messages
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: petalpaw train flowers --data photos/ --weights mobilenet_v2.pth")
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe file, or the name of a shipped recipe.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder that the recipe's data folders lie in.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A state dict to start from, instead of the recipe's.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The run folder to make.", show_default="runs/NAME")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    device: Device = DeviceOption.auto,
+    workers: Annotated[int | None, typer.Option(min=0, help="Loader processes; default: by the CPU budget.")] = None,
+) -> None:
+    """Fine-tune a recipe's network on labelled photos and leave a run folder with weights, figures and pictures."""
+    from training.finetune import train as finetune
+    from training.recipe import load_recipe
+    from training.run import read_record
+
+    if resume is not None:
+        if recipe or run or weights:
+            raise typer.BadParameter("a run that is resumed has its recipe, folder and weights; name none of them")
+        record, chosen = read_record(resume)
+        data, run = data or Path(record.data_root), resume
+    elif recipe is None or data is None:
+        raise typer.BadParameter("name a recipe and its photos with --data, or a run with --resume")
+    else:
+        chosen = load_recipe(recipe, data)
+        run = run or Path("runs") / chosen.name
+    result = finetune(chosen, data, weights, run, resume=resume is not None, device=device.value, workers=workers)
+    if result.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+    typer.echo(result.folder)
+
+
+@app.command(epilog="Example: petalpaw evaluate runs/flowers")
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the photos are now; default: where training had them.")
+    ] = None,
+    device: Device = DeviceOption.auto,
+) -> None:
+    """Measure a run's kept weights anew on its validation and test photos, and calibrate and draw again."""
+    from training.assess import assess_again
+
+    evaluated = assess_again(run, data, device.value)
+    typer.echo((evaluated.folder / "metrics.json").read_text("utf-8"), nl=False)
+
+
+@app.command(epilog="Example: petalpaw export runs/flowers")
+def export(run: RunFolder) -> None:
+    """Write a finished run's ONNX and TorchScript files and its manifest to RUN/artifact."""
+    from training.export import export as export_run
+    from training.run import Run
+
+    artifact = export_run(Run.open(run))
+    for name, entry in artifact.manifest.files.items():
+        messages.print(f"{artifact.folder / name}  {entry.size / 1e6:.1f} MB  {entry.sha256[:19]}…")
+    typer.echo(artifact.folder)
+
+
+@app.command(epilog="Example: petalpaw parity runs/flowers --data photos/")
+def parity(
+    run: RunFolder,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the photos are now; default: where training had them.")
+    ] = None,
+    photos: Annotated[int, typer.Option(min=1, help="How many validation photos to compare.")] = 128,
+) -> None:
+    """Compare the exported files with PyTorch eager on validation photos and golden inputs; exit 1 when they differ."""
+    from inference.repository import EXPORTED, Artifact
+    from training.parity import check, report
+    from training.run import Run
+
+    opened = Run.open(run)
+    artifact = Artifact.open(run / EXPORTED)
+    table = Table("runtime", "device", "batch", "max |Δlogit|", "mean |Δlogit|", "top-1 agreement", "pictures")
+    comparisons = []
+    for item in check(artifact, opened.module(), opened.photos("validation", photos, data)):
+        comparisons.append(item)
+        table.add_row(
+            item.runtime,
+            item.device,
+            str(item.batch),
+            f"{item.max_difference:.2g}",
+            f"{item.mean_difference:.2g}",
+            f"{item.top1_agreement:.4f}",
+            str(item.images),
+        )
+        messages.print(f"{item.runtime} on {item.device}, batch {item.batch}: {item.max_difference:.2g}")
+    result = report(artifact, comparisons)
+    Console().print(table)
+    typer.echo(f"{'passed' if result.passed else 'FAILED'}: tolerance {artifact.manifest.golden.tolerance:g}")
+    for problem in result.problems:
+        messages.print(problem, style="red", markup=False)
+    raise typer.Exit(0 if result.passed else SOME_FAILED)
+
+
+@app.command(epilog="Example: petalpaw publish runs/flowers")
+def publish(run: RunFolder, models: Models = Path("models")) -> None:
+    """Copy a run's artifact into the model repository as the next version; refused unless parity passed."""
+    from inference.repository import EXPORTED, Repository
+
+    artifact = Repository(models).publish(run / EXPORTED)
+    messages.print(f"published {artifact.name}/{artifact.version} {artifact.digest}")
+    typer.echo(artifact.folder)
