@@ -67,6 +67,5 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # Emulated bf16 is slower than fp32: only where the CPU multiplies it in hardware.
-    able = torch.cpu.get_capabilities()
-    return torch.bfloat16 if able.get("amx_bf16") or able.get("avx512_bf16") else torch.float32
+    # AVX-512's bf16 products alone, without AMX's tiles, train slower than fp32 (benchmarks/results/training_loop.md).
+    return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else torch.float32
