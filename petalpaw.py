@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from commands import models, recipes, scoring, serving, training
+from commands import data, models, recipes, scoring, serving, training
 from commands.options import NOTHING_DONE, WRONG_USAGE, messages
 from inference.errors import ParameterInvalid, PetalpawError
 
@@ -22,6 +22,7 @@ for part in (serving, scoring, training):
     app.add_typer(part.app)
 app.add_typer(models.app, name="models")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

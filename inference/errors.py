@@ -37,6 +37,7 @@
         ├── RecipeInvalid         recipe_invalid          422
         ├── DataInvalid           data_invalid            422
         ├── RunInvalid            run_invalid             422
+        ├── DownloadFailed        download_failed         502
         └── OutputUnwritable      output_unwritable       422
 
 A code never changes its meaning; the same code stands in an HTTP answer, in a row of a scoring run and in a log.
@@ -231,6 +232,12 @@ class RunInvalid(WorkError):
     """A run folder or checkpoint is missing, unreadable or belongs to another recipe."""
 
     code, status = "run_invalid", 422
+
+
+class DownloadFailed(WorkError):
+    """A file could not be had from any of its addresses, or was another than it should be."""
+
+    code, status = "download_failed", 502
 
 
 class OutputUnwritable(WorkError):

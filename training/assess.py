@@ -16,6 +16,7 @@ from training.compute import Compute
 from training.dataset import CACHE_BYTES, Photos, open_photos, write_left_out
 from training.evaluate import infer, reliability
 from training.history import HISTORY, read_history
+from training.lock import held
 from training.pixels import PixelStore
 from training.progress import say
 from training.recipe import Recipe
@@ -28,7 +29,6 @@ from training.run import (
     SPLITS_CSV,
     Record,
     Run,
-    held,
     kept_module,
     provenance_of,
     read_record,

@@ -20,12 +20,13 @@ from training.evaluate import negative_log_likelihood
 from training.feed import Feed, feature_feed, photo_feed
 from training.history import HISTORY, Epoch, write_history
 from training.interruption import Interrupted, Interruption
+from training.lock import held
 from training.meter import Totals, Watch, diverged
 from training.optimize import Average, make_optimizer, parameter_groups, rate_factor, set_rates
 from training.pixels import PixelStore
 from training.progress import Progress, say
 from training.recipe import Recipe
-from training.run import PIXELS, claim, held
+from training.run import PIXELS, claim
 from training.sections import Stage
 from training.weights import Weights, fill, read_weights
 

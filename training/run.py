@@ -2,9 +2,6 @@
 
 import importlib.metadata
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from inference.errors import DataInvalid, PetalpawError, RunInvalid
 from inference.manifest import Calibration, Digest, Metrics, Provenance, digest_of, problems
 from training.checkpoint import BEST, LAST, read, write_atomically
+from training.lock import LOCK
 from training.recipe import Recipe, load_recipe
 from training.splits import Item, read_splits
 
@@ -24,8 +22,7 @@ if TYPE_CHECKING:
 RUN_JSON, RECIPE_YAML, SPLITS_CSV = "run.json", "recipe.resolved.yaml", "splits.csv"
 LEFT_OUT_CSV, BATCH_PNG, PIXELS = "left_out.csv", "batch.png", ".pixels"
 
-_LOCK = ".training"
-_UNBEGUN = {PIXELS, _LOCK, LEFT_OUT_CSV, BATCH_PNG, SPLITS_CSV}.union(
+_UNBEGUN = {PIXELS, LOCK, LEFT_OUT_CSV, BATCH_PNG, SPLITS_CSV}.union(
     *({name, f".{name}.part"} for name in (RECIPE_YAML, LAST)), {f".{RUN_JSON}.part"}
 )
 """What a run killed before its run.json leaves behind: nothing that is worth keeping or could be gone on with."""
@@ -140,36 +137,6 @@ def claim(folder: Path, recipe: Recipe, resume: bool) -> None:
         raise RunInvalid(f"{folder} cannot be made a run folder ({error.strerror}); choose another") from error
     if occupied:
         raise RunInvalid(f"{folder} is not empty; choose a new run folder, or go on with this one with --resume")
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder while the block runs; a kill lets go.
-
-    Raises RunInvalid: held by another, or not writable.
-    """
-    if sys.platform == "win32":  # which has no such locks
-        yield
-        return
-    import fcntl
-
-    path = folder / _LOCK
-    try:
-        file = path.open("wb")
-    except OSError as error:
-        raise RunInvalid(f"{folder} cannot be written to ({error.strerror}); check its owner and mode") from error
-    with file:
-        try:
-            # Not flock: loader processes would inherit it, and they outlive a killed parent by some seconds.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise RunInvalid(f"another process works in {folder}; wait for it, or choose another folder") from None
-        except OSError:
-            pass  # a file system without locks
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def read_record(folder: Path) -> tuple[Record, Recipe]:

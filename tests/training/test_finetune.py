@@ -21,8 +21,9 @@ from training.backbones import build
 from training.checkpoint import read
 from training.finetune import train
 from training.history import read_history
+from training.lock import held
 from training.recipe import Recipe, load_recipe
-from training.run import Record, held
+from training.run import Record
 
 Make = Callable[..., Recipe]
 RUN = """
@@ -38,7 +39,7 @@ train(load_recipe(sys.argv[1]), Path(sys.argv[2]), None, Path(sys.argv[3]), devi
 HOLD = """
 import sys
 from pathlib import Path
-from training.run import held
+from training.lock import held
 with held(Path(sys.argv[1])):
     print(flush=True)
     sys.stdin.read()
