@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from commands.options import INTERRUPTED, SOME_FAILED, Device, DeviceOption, Models, RunFolder, messages
+from commands.outline import show_outline
 
 app = typer.Typer()
 
@@ -17,10 +18,17 @@ def train(
     recipe: Annotated[str | None, typer.Argument(help="A recipe file, or the name of a shipped recipe.")] = None,
     data: Annotated[Path | None, typer.Option(help="The folder that the recipe's data folders lie in.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A state dict to start from, instead of the recipe's.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as stages.0.epochs=3."),
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="The run folder to make.", show_default="runs/NAME")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
     device: Device = DeviceOption.auto,
     workers: Annotated[int | None, typer.Option(min=0, help="Loader processes; default: by the CPU budget.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show layers, what trains, parameters, memory and time.")
+    ] = False,
 ) -> None:
     """Fine-tune a recipe's network on labelled photos and leave a run folder with weights, figures and pictures."""
     from training.finetune import train as finetune
@@ -28,15 +36,18 @@ def train(
     from training.run import read_record
 
     if resume is not None:
-        if recipe or run or weights:
+        if recipe or run or weights or changes:
             raise typer.BadParameter("a run that is resumed has its recipe, folder and weights; name none of them")
         record, chosen = read_record(resume)
         data, run = data or Path(record.data_root), resume
     elif recipe is None or data is None:
         raise typer.BadParameter("name a recipe and its photos with --data, or a run with --resume")
     else:
-        chosen = load_recipe(recipe, data)
+        chosen = load_recipe(recipe, data, changes or ())
         run = run or Path("runs") / chosen.name
+    if dry_run:
+        show_outline(chosen, data, device.value)
+        return
     result = finetune(chosen, data, weights, run, resume=resume is not None, device=device.value, workers=workers)
     if result.status == "interrupted":
         raise typer.Exit(INTERRUPTED)

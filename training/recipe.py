@@ -6,6 +6,7 @@
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -79,15 +80,17 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(source: str | Path, data_root: Path | None = None) -> Recipe:
+def load_recipe(source: str | Path, data_root: Path | None = None, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe by the path of its YAML file or by the name of a shipped one.
 
-    With a data root, its folders and classes are checked too, and the network is laid out (without memory for its
+    `changes` are laid over the file first, each `KEY=VALUE` with a dotted key (`stages.0.epochs=3`) and the value as
+    YAML. With a data root, its folders and classes are checked too, and the network is laid out (without memory for its
     weights) to check its name and its layers. Raises RecipeInvalid with every problem found, or DataInvalid where
     the recipe is right and the photos are not.
     """
     path = _path_of(source)
     content, wrong = _read(path)
+    wrong += _changed(content, changes)
     recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate_json(json.dumps(content, default=str), strict=True)
@@ -140,6 +143,28 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(content, dict):
         raise RecipeInvalid(f"{path} holds no keys; a recipe is a YAML mapping, see {RECIPES.name}/ for examples")
     return {str(key): value for key, value in content.items()}, loader.repeated
+
+
+def _changed(content: dict[str, Any], changes: Sequence[str]) -> list[str]:
+    """Lay changes over a recipe's content; what is wrong with them. Keys that no recipe knows are found later."""
+    return [
+        f"{change!r} changes nothing; write KEY=VALUE, as stages.0.epochs=3 or backbone.weights=none"
+        for change in changes
+        if "=" not in change or not _set(content, *change.split("=", 1))
+    ]
+
+
+def _set(content: dict[str, Any], key: str, value: str) -> bool:
+    """Set a dotted key to a YAML value; False where the key leads nowhere or the value is not YAML."""
+    *way, last = key.split(".")
+    try:
+        place: Any = content
+        for step in way:
+            place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
+        place[int(last) if isinstance(place, list) else last] = yaml.load(value, _Loader)  # noqa: S506 – a SafeLoader
+    except (IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError):
+        return False
+    return True
 
 
 class _Loader(yaml.SafeLoader):

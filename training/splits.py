@@ -106,6 +106,26 @@ def find_splits(data: Data, data_root: Path, seed: int) -> tuple[dict[str, list[
     return _without_repeats({split: splits[split] for split in SPLITS if split in splits}, left_out), labels, left_out
 
 
+def count_photos(data: Data, data_root: Path) -> tuple[dict[str, int], tuple[str, ...]]:
+    """How many files each split would have, and the labels, without opening one. Raises DataInvalid as `find_splits`.
+
+    Copies of one file and damaged files are found out only when the photos are read.
+    """
+    if problems := check_data(data, data_root):
+        raise DataInvalid("\n".join(["the photos cannot be used:", *(f"  - {problem}" for problem in problems)]))
+    root = data_root.resolve()
+    sources = {split: source for split in SPLITS if (source := getattr(data, split))}
+    scans = {split: _scan(root, source.folder) for split, source in sources.items() if source.folder}
+    labels = _labels(data, scans["train"])
+    whole = {split: sum(len(scan.classes[label]) for label in labels) for split, scan in scans.items()}
+    counts = dict(whole)
+    for split, source in sources.items():
+        if source.share is not None and source.of is not None:
+            counts[split] = round(source.share * whole[source.of])
+            counts[source.of] -= counts[split]
+    return {split: counts[split] for split in SPLITS if split in counts}, labels
+
+
 def fingerprint(splits: dict[str, list[Item]], labels: Sequence[str]) -> Digest:
     """`sha256:` over split, path, label and digest of every member: equal fingerprints mean equal data."""
     lines = sorted(

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,31 @@ def test_impossible_values_are_refused(
 ) -> None:
     with pytest.raises(RecipeInvalid, match=message):
         load_recipe(recipe_file(content | {key: value}))
+
+
+def test_changes_are_laid_over_the_file(content: dict[str, Any], recipe_file: Write) -> None:
+    path = recipe_file(content)
+    changes = ["stages.1.epochs=7", "backbone.weights=none", "clip_norm=5e-1", "augmentation.jitter.hue=0.1"]
+    recipe = load_recipe(path, changes=changes)
+    assert (recipe.stages[1].epochs, recipe.clip_norm, recipe.augmentation.jitter.hue) == (7, 0.5, 0.1)
+    assert recipe.digest != load_recipe(path).digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("seed", "'seed' changes nothing; write KEY=VALUE"),
+        ("stages.9.epochs=1", "'stages.9.epochs=1' changes nothing"),
+        ("stages.first.epochs=1", "changes nothing"),
+        ("seed.x=1", "changes nothing"),
+        ("seed=[", "changes nothing"),
+        ("sede=1", "sede: unknown key; did you mean `seed`"),
+        ("seed=one", "seed: Input should be a valid integer, not 'one'"),
+    ],
+)
+def test_impossible_changes(content: dict[str, Any], recipe_file: Write, change: str, message: str) -> None:
+    with pytest.raises(RecipeInvalid, match=re.escape(message)):
+        load_recipe(recipe_file(content), changes=[change])
 
 
 def test_only_the_photos_are_wrong(content: dict[str, Any], recipe_file: Write, tmp_path: Path) -> None:

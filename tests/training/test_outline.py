@@ -1,0 +1,45 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from training.compute import Compute
+from training.outline import outline
+from training.recipe import Recipe
+from training.splits import count_photos, find_splits
+
+Make = Callable[..., Recipe]
+
+
+def test_the_outline_counts_what_the_network_has(make_recipe: Make) -> None:
+    recipe = make_recipe(backbone={"name": "resnet18", "weights": "none"})
+    plan = outline(recipe, {"train": 60, "validation": 12}, ("a", "b", "c"), Compute.plan("cpu", recipe))
+    assert plan.parameters == 11_178_051  # 11,689,512 with ImageNet's 1,000 classes
+    assert sum(layer.parameters for layer in plan.layers) == plan.parameters
+    layers = {layer.name: layer for layer in plan.layers}
+    assert layers["fc"].trained_in == ("head", "everything")
+    assert layers["layer4.1"].trained_in == ("everything",)
+    assert layers["layer4.1"].kind == "BasicBlock"
+    head, everything = plan.stages
+    assert (head.parameters, everything.parameters) == (1539, 11_178_051)
+    # Weights, their gradients and the momentum of SGD alone are three copies; the average is a fourth.
+    assert everything.memory > 4 * 4 * 11_178_051 > head.memory
+    assert everything.seconds > head.seconds > 0
+
+
+def test_memory_grows_with_the_batch(make_recipe: Make) -> None:
+    def memory(size: int) -> int:
+        recipe = make_recipe(batch_size=size, precision="fp32")
+        return outline(recipe, {"train": 60}, ("a", "b"), Compute.plan("cpu", recipe)).stages[1].memory
+
+    assert memory(64) - memory(32) == pytest.approx(memory(96) - memory(64), rel=0.01)
+    assert memory(64) > memory(32)
+
+
+def test_photos_are_counted_as_they_will_be_split(make_recipe: Make, photos_root: Path) -> None:
+    recipe = make_recipe()
+    counts, labels = count_photos(recipe.data, photos_root)
+    splits, same, _ = find_splits(recipe.data, photos_root, recipe.seed)
+    assert labels == same
+    assert sum(counts.values()) == sum(map(len, splits.values()))
+    assert all(abs(counts[split] - len(items)) <= len(labels) for split, items in splits.items())
