@@ -51,8 +51,8 @@ def photo_feed(photos: Photos, batches: TrainingBatches) -> Feed:
 def feature_feed(photos: Photos, module: Normalized, compute: Compute) -> Feed:
     """What the frozen backbone makes of every training and validation photo, computed once on plain crops."""
     recipe = photos.recipe
-    train_features, train_labels = _features(photos, "train", module, compute)
-    features, labels = _features(photos, "validation", module, compute)
+    train_features, train_labels = features_of(photos, "train", module, compute)
+    features, labels = features_of(photos, "validation", module, compute)
     size = min(recipe.batch_size, len(train_labels))
     steps = len(train_labels) // size
 
@@ -67,20 +67,21 @@ def feature_feed(photos: Photos, module: Normalized, compute: Compute) -> Feed:
         photos=steps * size,
         train=train,
         validation=lambda: iter([(features, labels)]),
-        forward=lambda module, inputs: _head(module, recipe)(inputs),
+        forward=lambda module, inputs: head_of(module, recipe)(inputs),
     )
 
 
-def _head(module: Normalized, recipe: Recipe) -> nn.Module:
+def head_of(module: Normalized, recipe: Recipe) -> nn.Module:
+    """The layer that makes logits of features."""
     return module.network.get_submodule(head_layers(recipe.backbone.name)[-1])
 
 
 @torch.inference_mode()
-def _features(photos: Photos, split: str, module: Normalized, compute: Compute) -> Batch:
+def features_of(photos: Photos, split: str, module: Normalized, compute: Compute) -> Batch:
     """The head's inputs, float32 (photos, …), and the labels, on the run's device."""
     caught: list[Tensor] = []
     module.eval()
-    hook = _head(module, photos.recipe).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float()))
+    hook = head_of(module, photos.recipe).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float()))
     labels = []
     with Progress(f"features of {split}", len(photos.splits[split])) as progress, compute.autocast():
         for images, targets in photos.crops(photos.splits[split], EVALUATION_BATCH):

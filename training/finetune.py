@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from training.assess import assess, begin
@@ -17,7 +17,7 @@ from training.checkpoint import BEST, LAST, Checkpoint, Identity, is_better, loa
 from training.compute import Compute, make_repeatable
 from training.dataset import CACHE_BYTES, Batch, Photos, TrainingBatches, default_workers, open_photos
 from training.evaluate import negative_log_likelihood
-from training.feed import Feed, feature_feed, photo_feed
+from training.feed import Feed, feature_feed, features_of, head_of, photo_feed
 from training.history import HISTORY, Epoch, write_history
 from training.interruption import Interrupted, Interruption
 from training.lock import held
@@ -28,6 +28,7 @@ from training.progress import Progress, say
 from training.recipe import Recipe
 from training.run import PIXELS, claim
 from training.sections import Stage
+from training.solver import Points, solve
 from training.weights import Weights, fill, read_weights
 
 
@@ -128,6 +129,9 @@ def train_stage(session: Session, index: int) -> None:
         return
     names = trained_names(session.module, session.recipe.backbone.name, stage)
     freeze(session.module, names)
+    if stage.solver.kind != "gradient":
+        solve_stage(session, index, names)
+        return
     optimizer = make_optimizer(parameter_groups(session.module, session.recipe.backbone.name, stage), stage.optimizer)
     scaler = session.compute.scaler()
     if state.stage == index and state.optimizer is not None:
@@ -148,6 +152,25 @@ def train_stage(session: Session, index: int) -> None:
         _record(session, index, stage_epoch, trained | figures, optimizer, scaler)
         if state.stage_over:
             break
+
+
+def solve_stage(session: Session, index: int, names: list[str]) -> None:
+    """Solve a stage's head on frozen features: one row of the history. Raises Interrupted, RunInvalid."""
+    recipe, stage, watch = session.recipe, session.recipe.stages[index], Watch()
+    say(_announcement(session, stage, names))
+    train, validation = (
+        Points.of(features_of(session.photos, split, session.module, session.compute))
+        for split in ("train", "validation")
+    )
+    solution = solve(stage.solver, train, validation, recipe.selection.metric, recipe.seed, session.interruption.check)
+    head = head_of(session.module, recipe)
+    assert isinstance(head, nn.Linear)  # check_solver has seen to it
+    solution.fold_into(head)
+    if session.average:
+        session.average.restart(session.module)
+    figures = solution.figures(train, "train") | solution.figures(validation, "validation")
+    pace = {"images_per_second": len(train.labels) / watch.seconds, "waiting": 0.0, "seconds": watch.seconds}
+    _record(session, index, 0, figures | pace | {"rate": solution.strength})
 
 
 def train_one_epoch(
@@ -231,8 +254,8 @@ def _record(
     index: int,
     stage_epoch: int,
     figures: dict[str, float],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    optimizer: torch.optim.Optimizer | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Save what an epoch did: best weights first, then the checkpoint that makes the epoch count."""
     state, selection = session.state, session.recipe.selection
@@ -248,7 +271,8 @@ def _record(
     state.module = session.module.state_dict()
     if session.average:
         state.average, state.average_updates = session.average.module.state_dict(), session.average.updates
-    state.optimizer, state.scaler = optimizer.state_dict(), scaler.state_dict()
+    state.optimizer = optimizer.state_dict() if optimizer else None
+    state.scaler = scaler.state_dict() if scaler else {}
     state.history = [asdict(epoch) for epoch in session.history]
     if kept:
         save(

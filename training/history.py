@@ -14,7 +14,8 @@ HISTORY = "history.csv"
 @dataclass(frozen=True)
 class Epoch:
     """One epoch. Losses in nats, `calibrated_loss` on validation at the temperature that fits it best; `waiting` is
-    the share of the epoch's training time spent waiting for data.
+    the share of the epoch's training time spent waiting for data; `rate` is the largest learning rate, or the strength
+    that a solver chose.
     """
 
     epoch: int

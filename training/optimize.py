@@ -16,6 +16,7 @@ def parameter_groups(module: Normalized, backbone: str, stage: Stage) -> list[di
 
     Vectors (norms and biases) are not decayed, after He et al. 2019, "Bag of Tricks", section 3.1.
     """
+    assert stage.rates is not None  # so every stage with gradients
     decay = stage.optimizer.weight_decay
     groups: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in module.network.named_parameters():

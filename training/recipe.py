@@ -246,5 +246,6 @@ def _data_problems(content: dict[str, Any], data_root: Path) -> list[str]:
 def _network_problems(recipe: Recipe) -> list[str]:
     # Imported here: torch takes seconds, and listing or showing recipes needs none of it.
     from training.backbones import check_network
+    from training.solver import check_solver
 
-    return check_network(recipe)
+    return check_network(recipe) or check_solver(recipe)

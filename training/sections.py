@@ -105,21 +105,39 @@ class Rates(Section):
     backbone: Positive | None = Field(None, description="None: the head's")
 
 
+class Solver(Section):
+    """What finds the head's weights: gradient steps, or scikit-learn's linear SVM or logistic regression."""
+
+    kind: Literal["gradient", "svm", "logistic"] = "gradient"
+    strengths: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (0.001, 0.01, 0.1, 1.0, 10.0), description="scikit-learn's C, of which validation chooses one"
+    )
+
+
 class Stage(Section):
-    """A number of epochs with the same layers trained."""
+    """A number of epochs with the same layers trained, or a head that is solved."""
 
     name: Name
     epochs: Annotated[int, Field(ge=1, le=10_000)]
     trains: Annotated[Layers, Field(min_length=1)] = ("all",)
     freezes: Layers = Field((), description="taken out of `trains`")
-    rates: Rates
+    rates: Rates | None = Field(None, description="required for gradient steps, of no use to other solvers")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     frozen_statistics: bool = Field(False, description="batch norm keeps its running statistics in trained layers too")
     cached_features: bool = Field(False, description="run the frozen backbone once, on plain crops, not every epoch")
+    solver: Solver = Solver()
 
     @model_validator(mode="after")
     def _possible(self) -> "Stage":
+        if self.solver.kind == "gradient":
+            if self.rates is None:
+                raise ValueError("`rates` is missing")
+        elif not self.cached_features or self.epochs != 1 or self.rates is not None:
+            raise ValueError(
+                f"the {self.solver.kind} solver needs `trains: head`, `cached_features: true` and `epochs: 1`, "
+                "and takes no `rates`"
+            )
         if self.cached_features and self.trains != ("head",):
             raise ValueError("`cached_features` needs `trains: head`: other layers change the features")
         if self.schedule.warm_up >= self.epochs:
