@@ -1,5 +1,6 @@
 """Fine-tuning: stage after stage, epoch after epoch, and after each epoch a checkpoint that can be gone on from."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -7,7 +8,6 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from training.assess import assess, begin
 from training.augment import seed_of
@@ -21,12 +21,14 @@ from training.feed import Feed, feature_feed, features_of, head_of, photo_feed
 from training.history import HISTORY, Epoch, write_history
 from training.interruption import Interrupted, Interruption
 from training.lock import held
+from training.loss import Loss
 from training.meter import Totals, Watch, diverged
-from training.optimize import Average, make_optimizer, parameter_groups, rate_factor, set_rates
+from training.optimize import Average, make_optimizer, parameter_groups, set_rates
 from training.pixels import PixelStore
 from training.progress import Progress, say
 from training.recipe import Recipe
 from training.run import PIXELS, claim
+from training.schedules import rate_factor
 from training.sections import Stage
 from training.solver import Points, solve
 from training.weights import Weights, fill, read_weights
@@ -52,6 +54,7 @@ class Session:
     batches: TrainingBatches
     compute: Compute
     module: Normalized
+    loss: Loss
     average: Average | None
     state: Checkpoint
     history: list[Epoch] = field(default_factory=list)
@@ -182,19 +185,24 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler,
 ) -> dict[str, float]:
     """One pass over the training photos; the figures of its row in the history. Raises Interrupted, RunInvalid."""
-    epoch = len(session.history)
+    epoch, together = len(session.history), session.recipe.accumulate
+    moves = math.ceil(feed.steps / together)
+    losses = [row.validation_loss for row in session.history if row.stage == stage.name]
     training_mode(session.module, stage.frozen_statistics)
     watch, totals = Watch(), Totals(session.where(stage), session.kept_epoch)
     what = f"epoch {epoch + 1}/{sum(stage.epochs for stage in session.recipe.stages)}"
     with Progress(what, feed.photos) as progress:
-        for step, (inputs, targets) in enumerate(watch.over(feed.train(epoch))):
-            factor = rate_factor(stage.schedule, stage_epoch * feed.steps + step, stage.epochs * feed.steps, feed.steps)
-            set_rates(optimizer, factor)
-            loss, correct = _step(session, feed, (inputs, targets), optimizer, scaler)
-            if session.average:
-                session.average.update(session.module)
-            totals.add(loss, correct, len(targets))
-            progress.step(None, len(targets), note=totals.note)
+        for step, batch in enumerate(watch.over(feed.train(epoch))):
+            move, place = divmod(step, together)
+            # The last group of an epoch may be short; its batches still make a mean.
+            size = min(together, feed.steps - move * together)
+            loss, correct = _step(session, feed, batch, scaler, 1 / size)
+            if place + 1 == size:
+                done = stage_epoch * moves + move
+                set_rates(optimizer, rate_factor(stage.schedule, done, stage.epochs * moves, moves, losses))
+                _move(session, optimizer, scaler)
+            totals.add(loss, correct, len(batch[1]))
+            progress.step(None, len(batch[1]), note=totals.note)
             session.interruption.check()
     return {
         "train_loss": totals.loss,
@@ -229,15 +237,20 @@ def validate(session: Session, stage: Stage, feed: Feed) -> dict[str, float]:
 
 
 def _step(
-    session: Session, feed: Feed, batch: Batch, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    session: Session, feed: Feed, batch: Batch, scaler: torch.amp.GradScaler, share: float
 ) -> tuple[Tensor, Tensor]:
-    """One gradient step; the loss and the number of right answers, still on the device."""
+    """Add a batch's share to the gradients; its loss and the number of right answers, still on the device."""
     inputs, targets = (tensor.to(session.compute.device, non_blocking=True) for tensor in batch)
     with session.compute.autocast():
         logits = feed.forward(session.module, inputs).float()
-    loss = functional.cross_entropy(logits, targets, label_smoothing=session.recipe.label_smoothing)
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    loss = session.loss(logits, targets)
+    scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+    truth = targets if targets.ndim == 1 else targets.argmax(1)
+    return loss.detach(), (logits.argmax(1) == truth).sum()
+
+
+def _move(session: Session, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """Let the gradients move the weights, and the weights the average."""
     if session.recipe.clip_norm:
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(
@@ -245,8 +258,9 @@ def _step(
         )
     scaler.step(optimizer)
     scaler.update()
-    truth = targets if targets.ndim == 1 else targets.argmax(1)
-    return loss.detach(), (logits.argmax(1) == truth).sum()
+    optimizer.zero_grad(set_to_none=True)
+    if session.average:
+        session.average.update(session.module)
 
 
 def _record(
@@ -302,6 +316,7 @@ def _open_session(recipe: Recipe, folder: Path, photos: Photos, compute: Compute
         batches=TrainingBatches(photos, default_workers(cuda) if workers is None else workers, pinned=cuda),
         compute=compute,
         module=build(recipe, len(photos.labels)).to(compute.device),
+        loss=Loss.of(photos, compute.device),
         average=None,
         state=Checkpoint(Identity(recipe.digest, recipe.backbone.name, list(photos.labels), photos.fingerprint)),
     )

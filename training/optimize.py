@@ -1,14 +1,13 @@
-"""How weights move: parameter groups, the optimizer, the schedule as a function of the step, the moving average."""
+"""How weights move: parameter groups, the optimizer, the moving average."""
 
 import copy
-import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from training.backbones import Normalized, is_head
-from training.sections import Optimizer, Schedule, Stage
+from training.sections import Optimizer, Stage
 
 
 def parameter_groups(module: Normalized, backbone: str, stage: Stage) -> list[dict[str, object]]:
@@ -33,23 +32,10 @@ def parameter_groups(module: Normalized, backbone: str, stage: Stage) -> list[di
 def make_optimizer(groups: list[dict[str, object]], settings: Optimizer) -> torch.optim.Optimizer:
     """The recipe's optimizer over the groups."""
     if settings.kind == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.momentum > 0)
+        ahead = settings.nesterov and settings.momentum > 0
+        return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=ahead)
     kind = torch.optim.Adam if settings.kind == "adam" else torch.optim.AdamW
     return kind(groups, lr=0.0, betas=settings.betas)
-
-
-def rate_factor(schedule: Schedule, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The factor on all learning rates at `step` of a stage's `steps`: a pure function, so resuming needs no state.
-
-    Linear warm-up, then half a cosine from 1 to `final` (Loshchilov & Hutter 2017, without restarts) or 1.
-    """
-    warm = round(schedule.warm_up * steps_per_epoch)
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    if schedule.kind == "constant":
-        return 1.0
-    done = (step - warm) / max(steps - warm, 1)
-    return schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * done)) / 2
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

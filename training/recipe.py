@@ -46,10 +46,14 @@ class Recipe(Section):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     augmentation: Augmentation = Augmentation()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: a photo of a rare class counts more, n / (classes · photos of its class)"
+    )
     average: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="decay per step of the moving average of weights that is kept; None: no average"
     )
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 32
+    accumulate: Annotated[int, Field(ge=1, le=65_536)] = Field(1, description="batches whose gradients make one step")
     clip_norm: Positive | None = Field(None, description="largest norm of all gradients together")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="of training, not of the artifact")
     channels_last: bool = True

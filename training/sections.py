@@ -87,15 +87,47 @@ class Optimizer(Section):
     kind: Literal["sgd", "adam", "adamw"] = "sgd"
     weight_decay: NotNegative = 1e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = Field(True, description="SGD looks ahead along its momentum (Sutskever et al. 2013)")
     betas: tuple[Share, Share] = (0.9, 0.999)
+
+
+_KINDS = {
+    "warm_up": ("cosine", "constant", "step", "plateau"),
+    "final": ("cosine",),
+    "every": ("step",),
+    "factor": ("step", "plateau"),
+    "rise": ("onecycle",),
+    "patience": ("plateau",),
+}
+"""Which schedules a key means something to."""
 
 
 class Schedule(Section):
     """The factor on every learning rate, per step of its stage: a linear warm-up, then `kind`."""
 
-    kind: Literal["cosine", "constant"] = "cosine"
+    kind: Literal["cosine", "constant", "step", "onecycle", "plateau"] = "cosine"
     warm_up: NotNegative = Field(0.0, description="in epochs")
     final: Share = Field(0.0, description="what the cosine ends at")
+    every: Annotated[int, Field(ge=1)] = Field(10, description="epochs between two drops of `step`")
+    factor: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="of a drop; None: 0.1 for `step`, 0.5 for `plateau`"
+    )
+    rise: Annotated[float, Field(gt=0, lt=1)] = Field(0.3, description="share of `onecycle` that goes up")
+    patience: Annotated[int, Field(ge=0)] = Field(
+        2, description="epochs without a lower validation loss that `plateau` bears before a drop"
+    )
+
+    @model_validator(mode="after")
+    def _belonging(self) -> "Schedule":
+        for key, kinds in _KINDS.items():
+            if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"`{key}` means nothing to {self.kind}, only to {', '.join(kinds)}; leave it out")
+        return self
+
+    @property
+    def drop(self) -> float:
+        """What a drop multiplies the learning rates by."""
+        return self.factor or (0.1 if self.kind == "step" else 0.5)
 
 
 class Rates(Section):

@@ -1,14 +1,13 @@
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 
 from training.backbones import build, freeze, trained_names
-from training.optimize import Average, make_optimizer, parameter_groups, rate_factor, set_rates
+from training.optimize import Average, make_optimizer, parameter_groups, set_rates
 from training.recipe import Recipe
-from training.sections import Optimizer, Schedule, Stage
+from training.sections import Optimizer, Stage
 
 
 def test_groups_split_head_from_backbone_and_leave_vectors_undecayed(make_recipe: Callable[..., Recipe]) -> None:
@@ -23,20 +22,6 @@ def test_groups_split_head_from_backbone_and_leave_vectors_undecayed(make_recipe
     for (_, decay), group in found.items():
         assert all((parameter.ndim > 1) == (decay > 0) for parameter in group["params"])
     assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
-
-
-def test_cosine_with_warm_up() -> None:
-    schedule = Schedule(warm_up=1.0, final=0.1)
-    factors = [rate_factor(schedule, step, 50, steps_per_epoch=10) for step in range(50)]
-    assert factors[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
-    assert factors[10] == 1.0
-    assert factors[30] == pytest.approx(0.55)
-    assert factors[49] == pytest.approx(0.1, abs=2e-3)
-    assert all(left > right for left, right in pairwise(factors[10:]))
-
-
-def test_constant_schedule() -> None:
-    assert [rate_factor(Schedule(kind="constant"), step, 5, 5) for step in range(5)] == [1.0] * 5
 
 
 @pytest.mark.parametrize(
@@ -54,6 +39,13 @@ def test_optimizers_take_their_settings(kind: Any, made: type) -> None:
     assert group["momentum"] == 0.5 if kind == "sgd" else group["betas"] == (0.8, 0.9)
     set_rates(optimizer, 0.25)
     assert group["lr"] == 0.125
+
+
+@pytest.mark.parametrize(("momentum", "wanted", "made"), [(0.9, True, True), (0.9, False, False), (0.0, True, False)])
+def test_nesterov_needs_momentum(momentum: float, wanted: bool, made: bool) -> None:
+    groups: list[dict[str, object]] = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.5}]
+    optimizer = make_optimizer(groups, Optimizer(momentum=momentum, nesterov=wanted))
+    assert optimizer.param_groups[0]["nesterov"] is made
 
 
 def test_average_follows_weights_and_statistics(make_recipe: Callable[..., Recipe]) -> None:
