@@ -1,0 +1,210 @@
+"""Our training loop against one in the shape of torchvision's reference (references/classification), on a CPU.
+
+    .venv/bin/python benchmarks/training_loop.py --data DATA/flowers/train
+
+The reference reads an ImageFolder of PIL images through the training preset's transforms (random crop, flip, tensor,
+normalise) and a DataLoader, trains in float32 with SGD, and reads loss, top-1 and top-5 accuracy of every batch, as
+torchvision's script does; it gets the best of its numbers of worker processes. Ours is `petalpaw train`'s own code on a
+recipe that asks for the same: the same network, photos, batch, crops and optimizer, no label smoothing, no averaging.
+
+A round is one epoch over the same photos, starting of loader processes included; validation and checkpoints are not.
+The variants take turns within each round, the first round warms up and finds the reference's workers. Medians are
+printed as Markdown.
+"""
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision import models
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from inference.budget import whole_cores
+from inference.preprocessing import Preprocessing
+from training.compute import Compute
+from training.dataset import CACHE_BYTES, open_photos
+from training.finetune import train
+from training.history import HISTORY, read_history
+from training.pixels import PixelStore
+from training.recipe import Recipe
+from training.sections import Augmentation, Backbone, Data, Normalization, Optimizer, Rates, Schedule, Source, Stage
+
+NETWORK, BATCH, RATE, MOMENTUM, DECAY = "mobilenet_v2", 32, 0.01, 0.9, 1e-4
+SCALE = (0.08, 1.0)
+"""Share of the photo in a random crop: the reference's."""
+
+EPOCHS = (6, 14)
+"""Epochs of the shipped recipes on photos, catdog and flowers: what the decoding at the start is shared out over."""
+
+CHANNELS_LAST = "reference, channels-last"
+VALIDATION_PER_CLASS = 2
+
+Round = Callable[[], float]
+"""Trains one epoch and gives its photos per second."""
+
+
+@contextmanager
+def photos_of(source: Path, photos: int) -> Iterator[Path]:
+    """A folder with `train` and `validation`, as many photos of each class."""
+    with tempfile.TemporaryDirectory() as temporary:
+        root, classes = Path(temporary), sorted(path for path in source.iterdir() if path.is_dir())
+        share = photos // len(classes)
+        for folder in classes:
+            files = sorted(folder.iterdir())[: share + VALIDATION_PER_CLASS]
+            for split, members in (("train", files[:share]), ("validation", files[share:])):
+                (root / split / folder.name).mkdir(parents=True)
+                for file in members:
+                    shutil.copy(file, root / split / folder.name)
+        yield root
+
+
+def reference(data: Path, size: int, workers: int, channels_last: bool = False) -> Round:
+    """The reference's loop with its own network, which is trained on from round to round."""
+    normalization = Normalization()
+    preset = v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=SCALE),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(normalization.mean, normalization.std),
+        ]
+    )
+    dataset = ImageFolder(data / "train", preset)
+    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, drop_last=True)
+    network = models.get_model(NETWORK, weights=None, num_classes=len(dataset.classes))
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), RATE, momentum=MOMENTUM, weight_decay=DECAY)
+
+    def one_epoch() -> float:
+        network.train()
+        sums = torch.zeros(3, dtype=torch.float64)
+        began = time.perf_counter()
+        for step, (images, targets) in enumerate(loader):
+            inputs = images.contiguous(memory_format=torch.channels_last) if channels_last else images
+            output = network(inputs)
+            loss = criterion(output, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            sums += torch.tensor([loss.item(), *accuracies(output, targets)], dtype=torch.float64)
+            if step % 10 == 0:
+                print(f"  step {step}: " + " ".join(f"{value / (step + 1):.3f}" for value in sums), flush=True)
+        return len(loader) * BATCH / (time.perf_counter() - began)
+
+    return one_epoch
+
+
+@torch.inference_mode()
+def accuracies(output: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy of a batch."""
+    right = output.topk(5).indices == targets[:, None]
+    return right[:, 0].float().mean().item(), right.any(1).float().mean().item()
+
+
+def recipe_of(size: int, **changes: object) -> Recipe:
+    """What the reference does, said as a recipe."""
+    recipe = Recipe(
+        name="training-loop",
+        title="Training loop",
+        description="One epoch, to be timed.",
+        data=Data(train=Source(folder="train"), validation=Source(folder="validation")),
+        backbone=Backbone(name=NETWORK, weights="none"),
+        preprocessing=Preprocessing(resize=size, crop=size),
+        augmentation=Augmentation(size=size, scale=SCALE),
+        stages=(
+            Stage(
+                name="all",
+                epochs=1,
+                rates=Rates(head=RATE),
+                optimizer=Optimizer(kind="sgd", momentum=MOMENTUM, weight_decay=DECAY),
+                schedule=Schedule(kind="constant"),
+            ),
+        ),
+        batch_size=BATCH,
+    )
+    return recipe.model_copy(update=changes)
+
+
+def ours(data: Path, recipe: Recipe, cache_bytes: int = CACHE_BYTES) -> Round:
+    """A run of the recipe; what its history says of the epoch."""
+
+    def one_epoch() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            train(recipe, data, None, Path(folder) / "run", device="cpu", cache_bytes=cache_bytes)
+            return read_history(Path(folder) / "run" / HISTORY)[0].images_per_second
+
+    return one_epoch
+
+
+def start_up(data: Path, recipe: Recipe) -> float:
+    """Seconds to read, decode and keep all photos: what a run pays once, before its first epoch."""
+    with tempfile.TemporaryDirectory() as folder, PixelStore(Path(folder) / "pixels", CACHE_BYTES) as store:
+        began = time.perf_counter()
+        open_photos(recipe, data, store)
+        return time.perf_counter() - began
+
+
+def variants_of(data: Path, size: int, workers: int) -> dict[str, Round]:
+    """The reference, ours as shipped, and what each step of the way is worth."""
+    shipped = recipe_of(size)
+    is_bf16 = Compute.plan("cpu", shipped).dtype == torch.bfloat16
+    precisions = ("bf16", "fp32") if is_bf16 else ("fp32", "bf16")
+    return {
+        f"reference ({workers} workers)": reference(data, size, workers),
+        CHANNELS_LAST: reference(data, size, workers, channels_last=True),
+        f"ours as shipped ({precisions[0]})": ours(data, shipped),
+        f"ours, {precisions[1]}": ours(data, recipe_of(size, precision=precisions[1])),
+        "ours, nothing kept decoded": ours(data, shipped, cache_bytes=0),
+    }
+
+
+def measure(data: Path, size: int, options: argparse.Namespace) -> None:
+    """Print the table of one crop size."""
+    trials = {workers: reference(data, size, workers)() for workers in (0, 1, 2)}
+    variants = variants_of(data, size, max(trials, key=lambda workers: trials[workers]))
+    rates: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(options.rounds):
+        for name, one_epoch in variants.items():
+            rates[name].append(one_epoch())
+    base, shipped, *_ = (statistics.median(found) for name, found in rates.items() if name != CHANNELS_LAST)
+    print(f"\n## Crops of {size}\n")
+    print("Reference by workers, one round: " + ", ".join(f"{number}: {rate:.1f}" for number, rate in trials.items()))
+    print("\n| loop | photos/s, median | to the reference | rounds |\n|---|---|---|---|")
+    for name, found in rates.items():
+        middle = statistics.median(found)
+        print(f"| {name} | {middle:.1f} | {middle / base:.2f} | {', '.join(f'{rate:.1f}' for rate in found)} |")
+    once = statistics.median(start_up(data, recipe_of(size)) for _ in range(3)) / options.photos
+    print(
+        f"\nReading and decoding everything once: {once * 1000:.1f} ms a photo. With it counted, ours to the reference:"
+    )
+    for epochs in (1, *EPOCHS):
+        print(f"- over {epochs} epochs: {1 / (1 / shipped + once / epochs) / base:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder of class folders")
+    parser.add_argument("--photos", type=int, default=640, help="in an epoch; shared out evenly between the classes")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 160])
+    options = parser.parse_args()
+    torch.set_num_threads(whole_cores())
+    with photos_of(options.data, options.photos) as data:
+        for size in options.sizes:
+            measure(data, size, options)
+
+
+if __name__ == "__main__":
+    main()
