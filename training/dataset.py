@@ -25,7 +25,8 @@ from training.augment import Augment, seed_of
 from training.pixels import Pixels, PixelStore
 from training.progress import Progress, say
 from training.recipe import Recipe
-from training.splits import Item, LeftOut, find_splits, fingerprint
+from training.scan import LeftOut
+from training.splits import Item, find_splits, fingerprint
 
 CACHE_BYTES = 4 * 2**30
 """Default limit on decoded pixels that are kept, in bytes."""

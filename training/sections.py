@@ -27,16 +27,26 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    """Where a split's photos come from: a folder of class folders, or a stratified share of another split."""
+    """Where a split's photos come from: a folder of class folders, a folder for each class, or a stratified share of
+    another split.
+    """
 
     folder: str | None = Field(None, description="relative to the data root; '.' is the root itself")
+    folders: Annotated[dict[str, str], Field(min_length=1)] | None = Field(
+        None, description="class name to folder, relative to the data root"
+    )
+    most: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="class name to the number of photos taken, the first by name, numbers in names counted"
+    )
     share: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="of each class of `of`")
     of: Literal["train", "validation"] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "Source":
-        if (self.folder is None) == (self.share is None):
-            raise ValueError("give either `folder`, or `share` and `of`")
+        if [self.folder, self.folders, self.share].count(None) != 2:
+            raise ValueError("give either `folder`, or `folders`, or `share` and `of`")
+        if self.share is not None and self.most:
+            raise ValueError("`most` goes with `folder` or `folders`, not with a share")
         if (self.share is None) != (self.of is None):
             raise ValueError("`share` and `of` belong together")
         return self
@@ -52,14 +62,14 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Data":
-        if self.train.folder is None:
-            raise ValueError("`train` must be a folder")
+        if self.train.share is not None:
+            raise ValueError("`train` must be a folder, or `folders`")
         if self.validation.of == "validation":
             raise ValueError("`validation` cannot be a share of itself")
         taken = sum(source.share or 0 for source in (self.validation, self.test) if source and source.of == "train")
         if taken >= 1:
             raise ValueError(f"validation and test take {taken:.2f} of train; nothing would be left to train on")
-        if self.test and self.test.of == "validation" and self.validation.folder is None:
+        if self.test and self.test.of == "validation" and self.validation.share is not None:
             raise ValueError("`test` can be a share of `validation` only where validation is a folder")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("`classes` repeats a name")

@@ -1,9 +1,7 @@
 """Folders of class folders to the members of train, validation and test.
 
-Rules: a class is a folder directly below the split's folder, and its name is the label. Photos may lie in nested
-folders. Names that begin with a dot are skipped. Links are followed while they stay inside the data root; those
-that leave it are left out and reported. The content decides what is a photo, so a stray text file is reported like
-a damaged photo.
+What lies in a folder is scan.py's to say. The content decides what is a photo, so a stray text file is reported like a
+damaged photo.
 """
 
 import csv
@@ -11,13 +9,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from inference.budget import whole_cores
 from inference.errors import DataInvalid
 from inference.manifest import Digest, digest_of
 from training.progress import Progress
+from training.scan import LeftOut, Scan, folder_problems, scan_source
 from training.sections import Data, Source
 
 SPLITS = ("train", "validation", "test")
@@ -32,23 +31,6 @@ class Item:
     sha256: Digest
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """A file that no split holds: its path, the error's code, and what to do about it."""
-
-    path: str
-    code: str
-    detail: str
-
-
-@dataclass
-class Scan:
-    """The files of one split's folder by class name, before any of them is opened."""
-
-    classes: dict[str, list[str]] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
-
-
 def check_data(data: Data, data_root: Path) -> list[str]:
     """Everything that is wrong with the folders of a recipe, without opening a photo; empty when all is well."""
     root = data_root.resolve()
@@ -58,19 +40,19 @@ def check_data(data: Data, data_root: Path) -> list[str]:
     scans: dict[str, Scan] = {}
     for split in SPLITS:
         source: Source | None = getattr(data, split)
-        if source is None or source.folder is None:
+        if source is None or source.share is not None:
             continue
-        if missing := _folder_problem(root, source.folder):
-            problems.append(f"data.{split}.folder: {missing}")
+        if missing := folder_problems(root, source):
+            problems += [f"data.{split}.{problem}" for problem in missing]
         else:
-            scans[split] = _scan(root, source.folder)
+            scans[split] = scan_source(root, source)
     if "train" not in scans:
         return problems
     labels = _labels(data, scans["train"])
     if len(labels) < 2:
         found = f"only {labels[0]!r}" if labels else "none"
         problems.append(
-            f"data.train: a classifier needs two classes or more, {data.train.folder!r} holds {found}; "
+            f"data.train: a classifier needs two classes or more, {data.train.folder or '`folders`'!r} holds {found}; "
             "make one folder per class, named after it"
         )
     for split, scan in scans.items():
@@ -89,9 +71,7 @@ def find_splits(data: Data, data_root: Path, seed: int) -> tuple[dict[str, list[
     if problems := check_data(data, data_root):
         raise DataInvalid("\n".join(["the photos cannot be used:", *(f"  - {problem}" for problem in problems)]))
     root = data_root.resolve()
-    scans = {
-        split: _scan(root, source.folder) for split in SPLITS if (source := getattr(data, split)) and source.folder
-    }
+    scans = _scans(data, root)
     labels = _labels(data, scans["train"])
     left_out = [entry for scan in scans.values() for entry in scan.left_out]
     splits = {split: _digested(root, scan, labels, left_out) for split, scan in scans.items()}
@@ -115,7 +95,7 @@ def count_photos(data: Data, data_root: Path) -> tuple[dict[str, int], tuple[str
         raise DataInvalid("\n".join(["the photos cannot be used:", *(f"  - {problem}" for problem in problems)]))
     root = data_root.resolve()
     sources = {split: source for split in SPLITS if (source := getattr(data, split))}
-    scans = {split: _scan(root, source.folder) for split, source in sources.items() if source.folder}
+    scans = _scans(data, root)
     labels = _labels(data, scans["train"])
     whole = {split: sum(len(scan.classes[label]) for label in labels) for split, scan in scans.items()}
     counts = dict(whole)
@@ -157,48 +137,10 @@ def read_splits(path: Path) -> dict[str, list[Item]]:
     return dict(splits)
 
 
-def _folder_problem(root: Path, folder: str) -> str | None:
-    path = (root / folder).resolve()
-    if not path.is_relative_to(root):
-        return f"{folder!r} leaves the data root {root}; choose a data root that holds it"
-    if not path.is_dir():
-        return f"{folder!r} is not a folder in the data root {root}; correct one of the two"
-    return None
-
-
-def _scan(root: Path, folder: str) -> Scan:
-    scan = Scan()
-    for entry in sorted((root / folder).iterdir(), key=lambda path: path.name):
-        if not entry.name.startswith(".") and entry.is_dir():
-            files = _files(root, entry, scan.left_out, {entry.resolve()}) if _inside(root, entry, scan.left_out) else []
-            scan.classes[entry.name] = [file.relative_to(root).as_posix() for file in files]
-    return scan
-
-
-def _files(root: Path, folder: Path, left_out: list[LeftOut], seen: set[Path]) -> list[Path]:
-    """Every file below a folder, sorted by name; `seen` stops links that lead in circles."""
-    files: list[Path] = []
-    for entry in sorted(folder.iterdir(), key=lambda path: path.name):
-        if entry.name.startswith(".") or not _inside(root, entry, left_out):
-            continue
-        if entry.is_dir():
-            real = entry.resolve()
-            if real not in seen:
-                files += _files(root, entry, left_out, seen | {real})
-        elif entry.is_file():
-            files.append(entry)
-        else:
-            path = entry.relative_to(root).as_posix()
-            left_out.append(LeftOut(path, "image_unreadable", "neither a file nor a folder; remove it"))
-    return files
-
-
-def _inside(root: Path, entry: Path, left_out: list[LeftOut]) -> bool:
-    if not entry.is_symlink() or entry.resolve().is_relative_to(root):
-        return True
-    detail = "the link leaves the data root; copy the photos into it, or move the data root up"
-    left_out.append(LeftOut(entry.relative_to(root).as_posix(), "image_unreadable", detail))
-    return False
+def _scans(data: Data, root: Path) -> dict[str, Scan]:
+    """The files of every split that has folders of its own."""
+    sources: dict[str, Source | None] = {split: getattr(data, split) for split in SPLITS}
+    return {split: scan_source(root, source) for split, source in sources.items() if source and source.share is None}
 
 
 def _labels(data: Data, train: Scan) -> tuple[str, ...]:
@@ -219,6 +161,11 @@ def _class_problems(split: str, scan: Scan, labels: Sequence[str], data: Data) -
             problems.append(f"data.{split}: the folder of class {label!r} is empty; add photos, or leave the class out")
         elif count < needed:
             problems.append(f"data.{split}: class {label!r} has {count} photos, its {needed} splits need one each")
+    problems += [
+        f"data.{split}.most: there is no class {label!r}; its classes are {', '.join(scan.classes)}"
+        for label in sources[split].most
+        if label not in scan.classes
+    ]
     if data.classes is None:
         problems += [
             f"data.{split}: class {label!r} is not among the training classes; "

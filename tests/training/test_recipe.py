@@ -60,6 +60,13 @@ def test_every_problem_is_listed_at_once(content: dict[str, Any], recipe_file: W
     [
         ("data", {"train": {"share": 0.5, "of": "validation"}, "validation": {"folder": "x"}}, "must be a folder"),
         ("data", {"train": {"folder": "x", "share": 0.5}, "validation": {"folder": "x"}}, "give either"),
+        ("data", {"train": {"folder": "x", "folders": {"a": "y"}}, "validation": {"folder": "x"}}, "give either"),
+        (
+            "data",
+            {"train": {"folder": "x"}, "validation": {"share": 0.1, "of": "train", "most": {"a": 1}}},
+            "not with a share",
+        ),
+        ("data", {"train": {"folder": "x", "most": {"a": 0}}, "validation": {"folder": "x"}}, "data.train.most.a"),
         (
             "data",
             {

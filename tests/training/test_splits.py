@@ -196,3 +196,32 @@ def test_a_class_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None
     files(tmp_path, a=4, b=4)
     (tmp_path / os.fsdecode(b"c\xff")).mkdir()
     assert any("is not UTF-8; rename it" in problem for problem in check_data(data_of(), tmp_path))
+
+
+def test_a_class_may_come_from_any_folder(tmp_path: Path) -> None:
+    root = files(tmp_path, **{"one/cat": 4, "two/ant/deep": 3, "two/bee": 3})
+    sources = {"ants": "two/ant", "cats": "one/cat"}
+    data = data_of(train={"folders": sources})
+    splits, labels, left_out = find_splits(data, root, 0)
+    assert (labels, left_out) == (("ants", "cats"), [])
+    assert sum(map(len, splits.values())) == 7
+    assert {Path(item.path).parts[:2] for items in splits.values() for item in items if item.label == 0} == {
+        ("two", "ant")
+    }
+    problems = check_data(data_of(train={"folders": sources | {"owls": "no/owls"}}), root)
+    assert len(problems) == 1
+    assert "data.train.folders.owls: 'no/owls' is not a folder" in problems[0]
+
+
+def test_at_most_so_many_photos_of_a_class_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    root = files(tmp_path, **{"train/a": 12, "train/b": 5, "seen/a": 3, "seen/b": 3})
+    data = Data.model_validate(
+        {"train": {"folder": "train", "most": {"a": 11}}, "validation": {"folder": "seen", "most": {"b": 2, "a": 9}}}
+    )
+    splits, _, _ = find_splits(data, root, 0)
+    names = [Path(item.path).stem for item in splits["train"] if item.label == 0]
+    assert sorted(names, key=int) == [str(number) for number in range(11)]
+    assert [sum(item.label == k for item in splits["validation"]) for k in (0, 1)] == [3, 2]
+    assert "data.train.most: there is no class 'c'; its classes are a, b" in check_data(
+        data_of(train={"folder": "train", "most": {"c": 3}}), root
+    )

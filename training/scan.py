@@ -1,0 +1,97 @@
+"""The files of a split's class folders, found without opening any.
+
+Rules: a class is a folder directly below the split's folder, and its name is the label, or the recipe names a folder
+for each class. Photos may lie in nested folders. Names that begin with a dot are skipped. Links are followed while they
+stay inside the data root; those that leave it are left out and reported.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.sections import Source
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that no split holds: its path, the error's code, and what to do about it."""
+
+    path: str
+    code: str
+    detail: str
+
+
+@dataclass
+class Scan:
+    """The files of one split's folder by class name, before any of them is opened."""
+
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def folder_problems(root: Path, source: Source) -> list[str]:
+    """What keeps a source's folders from being read, `key: what is wrong`; empty when nothing does."""
+    named = {"folder": source.folder} if source.folder is not None else {}
+    named |= {f"folders.{label}": folder for label, folder in (source.folders or {}).items()}
+    return [f"{key}: {problem}" for key, folder in named.items() if (problem := _folder_problem(root, folder))]
+
+
+def scan_source(root: Path, source: Source) -> Scan:
+    """The files of a source with folders. Of a class in `most`, the first so many in the order of their names."""
+    scan = Scan()
+    for label, folder in _class_folders(root, source):
+        inside = _inside(root, folder, scan.left_out)
+        files = _files(root, folder, scan.left_out, {folder.resolve()}) if inside else []
+        paths = [file.relative_to(root).as_posix() for file in files]
+        if label in source.most:
+            paths = sorted(paths, key=_by_number)[: source.most[label]]
+        scan.classes[label] = paths
+    return scan
+
+
+def _class_folders(root: Path, source: Source) -> list[tuple[str, Path]]:
+    """Label and folder of every class, sorted by label."""
+    if source.folders is not None:
+        return sorted((label, root / folder) for label, folder in source.folders.items())
+    entries = (root / (source.folder or ".")).iterdir()
+    return sorted((entry.name, entry) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+
+
+def _by_number(path: str) -> list[str | int]:
+    """Names as people count them: cat.2 before cat.10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path)]
+
+
+def _folder_problem(root: Path, folder: str) -> str | None:
+    path = (root / folder).resolve()
+    if not path.is_relative_to(root):
+        return f"{folder!r} leaves the data root {root}; choose a data root that holds it"
+    if not path.is_dir():
+        return f"{folder!r} is not a folder in the data root {root}; correct one of the two"
+    return None
+
+
+def _files(root: Path, folder: Path, left_out: list[LeftOut], seen: set[Path]) -> list[Path]:
+    """Every file below a folder, sorted by name; `seen` stops links that lead in circles."""
+    files: list[Path] = []
+    for entry in sorted(folder.iterdir(), key=lambda path: path.name):
+        if entry.name.startswith(".") or not _inside(root, entry, left_out):
+            continue
+        if entry.is_dir():
+            real = entry.resolve()
+            if real not in seen:
+                files += _files(root, entry, left_out, seen | {real})
+        elif entry.is_file():
+            files.append(entry)
+        else:
+            path = entry.relative_to(root).as_posix()
+            left_out.append(LeftOut(path, "image_unreadable", "neither a file nor a folder; remove it"))
+    return files
+
+
+def _inside(root: Path, entry: Path, left_out: list[LeftOut]) -> bool:
+    if not entry.is_symlink() or entry.resolve().is_relative_to(root):
+        return True
+    detail = "the link leaves the data root; copy the photos into it, or move the data root up"
+    left_out.append(LeftOut(entry.relative_to(root).as_posix(), "image_unreadable", detail))
+    return False
