@@ -40,13 +40,14 @@ def _layers(recipe: "Recipe", plan: "Outline") -> Table:
 
 
 def _stages(plan: "Outline") -> Table:
-    table = Table("stage", "epochs", "trained parameters", "share", "memory", "time")
+    table = Table("stage", "epochs", "trained parameters", "share", "learning rates", "memory", "time")
     for stage in plan.stages:
         table.add_row(
             stage.name,
             str(stage.epochs),
             f"{stage.parameters:,}",
             f"{stage.parameters / plan.parameters:.2%}",
+            stage.rates,
             f"{stage.memory / 2**20:,.0f} MiB",
             str(timedelta(seconds=round(stage.seconds))),
         )

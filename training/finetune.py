@@ -23,7 +23,7 @@ from training.interruption import Interrupted, Interruption
 from training.lock import held
 from training.loss import Loss
 from training.meter import Totals, Watch, diverged
-from training.optimize import Average, make_optimizer, parameter_groups, set_rates
+from training.optimize import Average, make_optimizer, parameter_groups, peaks, set_rates
 from training.pixels import PixelStore
 from training.progress import Progress, say
 from training.recipe import Recipe
@@ -135,14 +135,15 @@ def train_stage(session: Session, index: int) -> None:
     if stage.solver.kind != "gradient":
         solve_stage(session, index, names)
         return
-    optimizer = make_optimizer(parameter_groups(session.module, session.recipe.backbone.name, stage), stage.optimizer)
+    groups = parameter_groups(session.module, session.recipe.backbone.name, stage)
+    optimizer = make_optimizer(groups, stage.optimizer)
     scaler = session.compute.scaler()
     if state.stage == index and state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
         scaler.load_state_dict(state.scaler)
     elif session.average:
         session.average.restart(session.module)
-    say(_announcement(session, stage, names))
+    say(f"{_announcement(session, stage, names)}; learning rates: {peaks(groups)}")
     if stage.cached_features:
         feed = feature_feed(session.photos, session.module, session.compute)
     else:

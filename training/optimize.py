@@ -2,34 +2,49 @@
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.backbones import Normalized, is_head
+from training.blocks import depths
 from training.sections import Optimizer, Stage
 
 
-def parameter_groups(module: Normalized, backbone: str, stage: Stage) -> list[dict[str, object]]:
+def parameter_groups(module: Normalized, backbone: str, stage: Stage) -> list[dict[str, Any]]:
     """The trained parameters by learning rate and decay; `name` says which group, `peak` is its learning rate.
 
-    Vectors (norms and biases) are not decayed, after He et al. 2019, "Bag of Tricks", section 3.1.
+    Vectors (norms and biases) are not decayed, after He et al. 2019, "Bag of Tricks", section 3.1. A block of the
+    backbone learns at its rate times `rates.decay` for each block from there to the head, itself counted.
     """
     assert stage.rates is not None  # so every stage with gradients
-    decay = stage.optimizer.weight_decay
-    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+    rates, share = stage.rates, stage.optimizer.weight_decay
+    depth = depths(module.network, backbone)
+    groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     for name, parameter in module.network.named_parameters():
         if parameter.requires_grad:
-            part = "head" if is_head(name, backbone) else "backbone"
-            groups.setdefault((part, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
-    peaks = {"head": stage.rates.head, "backbone": stage.rates.backbone or stage.rates.head}
+            head = is_head(name, backbone)
+            peak = rates.head if head else (rates.backbone or rates.head) * rates.decay ** depth[name]
+            key = "head" if head else "backbone", peak, share if parameter.ndim > 1 else 0.0
+            groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "weight_decay": share, "lr": peaks[part], "peak": peaks[part], "name": part}
-        for (part, share), parameters in groups.items()
+        {"params": parameters, "weight_decay": decay, "lr": peak, "peak": peak, "name": part}
+        for (part, peak, decay), parameters in groups.items()
     ]
 
 
-def make_optimizer(groups: list[dict[str, object]], settings: Optimizer) -> torch.optim.Optimizer:
+def peaks(groups: list[dict[str, Any]]) -> str:
+    """The groups' learning rates at the top of the schedule, for people."""
+    parts = []
+    for part in ("head", "backbone"):
+        rates = sorted({group["peak"] for group in groups if group["name"] == part})
+        if rates:
+            parts.append(f"{part} {'…'.join(f'{rate:.3g}' for rate in dict.fromkeys((rates[0], rates[-1])))}")
+    return ", ".join(parts)
+
+
+def make_optimizer(groups: list[dict[str, Any]], settings: Optimizer) -> torch.optim.Optimizer:
     """The recipe's optimizer over the groups."""
     if settings.kind == "sgd":
         ahead = settings.nesterov and settings.momentum > 0

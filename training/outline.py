@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from training.backbones import Normalized, build, freeze, layer_names, trained_names, training_mode
 from training.compute import Compute
-from training.optimize import make_optimizer, parameter_groups
+from training.optimize import make_optimizer, parameter_groups, peaks
 from training.recipe import Recipe
 from training.sections import Stage
 
@@ -36,11 +36,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage: how many parameters train, bytes of memory at its peak, seconds for all its epochs."""
+    """One stage: how many parameters train and how fast, bytes of memory at its peak, seconds for all its epochs."""
 
     name: str
     epochs: int
     parameters: int
+    rates: str
     memory: int
     seconds: float
 
@@ -92,14 +93,15 @@ def _plan(recipe: Recipe, stage: Stage, module: Normalized, photos: dict[str, in
     trained, total = (sum(parameters[name].numel() for name in part) for part in (names, parameters))
     weights = 4 * total * (2 if recipe.average else 1) + 4 * trained * (1 + _STATES[stage.optimizer.kind])
     seen = photos["train"] + photos.get("validation", 0)
+    freeze(module, names)
+    rates = peaks(parameter_groups(module, recipe.backbone.name, stage)) if stage.rates else ""
     if stage.cached_features:
         seconds, activations = _forward(recipe, module, compute)
-        return StagePlan(stage.name, stage.epochs, trained, weights + activations, seconds * seen)
-    freeze(module, names)
+        return StagePlan(stage.name, stage.epochs, trained, rates, weights + activations, seconds * seen)
     forward, _ = _forward(recipe, module, compute)
     step, activations = _steps(recipe, stage, module, compute)
     per_epoch = step * photos["train"] + forward * photos.get("validation", 0)
-    return StagePlan(stage.name, stage.epochs, trained, weights + activations, stage.epochs * per_epoch)
+    return StagePlan(stage.name, stage.epochs, trained, rates, weights + activations, stage.epochs * per_epoch)
 
 
 def _forward(recipe: Recipe, module: Normalized, compute: Compute) -> tuple[float, int]:

@@ -145,6 +145,9 @@ class Rates(Section):
 
     head: Positive
     backbone: Positive | None = Field(None, description="None: the head's")
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="of the backbone's, block by block away from the head, as ELECTRA and BEiT are fine-tuned"
+    )
 
 
 class Solver(Section):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from training.backbones import build, freeze, trained_names
-from training.optimize import Average, make_optimizer, parameter_groups, set_rates
+from training.optimize import Average, make_optimizer, parameter_groups, peaks, set_rates
 from training.recipe import Recipe
-from training.sections import Optimizer, Stage
+from training.sections import Optimizer, Rates, Stage
 
 
 def test_groups_split_head_from_backbone_and_leave_vectors_undecayed(make_recipe: Callable[..., Recipe]) -> None:
@@ -22,6 +22,23 @@ def test_groups_split_head_from_backbone_and_leave_vectors_undecayed(make_recipe
     for (_, decay), group in found.items():
         assert all((parameter.ndim > 1) == (decay > 0) for parameter in group["params"])
     assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
+
+
+def test_rates_decay_block_by_block_away_from_the_head(make_recipe: Callable[..., Recipe]) -> None:
+    rates = {"head": 0.1, "backbone": 0.01, "decay": 0.5}
+    stage = Stage.model_validate({"name": "s", "epochs": 1, "rates": rates})
+    module = build(make_recipe(backbone={"name": "resnet18", "weights": "none"}), 3)
+    groups = parameter_groups(module, "resnet18", stage)
+    rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    found = {name: rate[id(parameter)] for name, parameter in module.network.named_parameters()}
+    assert found["fc.weight"] == 0.1
+    blocks = ("layer4.1", "layer4.0", "layer3.1", "layer3.0", "layer2.1", "layer2.0", "layer1.1", "layer1.0")
+    for depth, block in enumerate(blocks, start=1):
+        assert {found[name] for name in found if name.startswith(f"{block}.")} == {0.01 * 0.5**depth}
+    assert found["conv1.weight"] == found["bn1.bias"] == 0.01 * 0.5**9
+    assert peaks(groups) == "head 0.1, backbone 1.95e-05…0.005"
+    alone = stage.model_copy(update={"rates": Rates(head=0.1)})
+    assert peaks(parameter_groups(module, "resnet18", alone)) == "head 0.1, backbone 0.1"
 
 
 @pytest.mark.parametrize(
