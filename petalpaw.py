@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from commands import data, models, recipes, scoring, serving, training
+from commands import data, explaining, models, recipes, scoring, serving, training
 from commands.options import NOTHING_DONE, WRONG_USAGE, messages
 from inference.errors import ParameterInvalid, PetalpawError
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (serving, scoring, training):
+for part in (serving, scoring, training, explaining):
     app.add_typer(part.app)
 app.add_typer(models.app, name="models")
 app.add_typer(recipes.app, name="recipes")

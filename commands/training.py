@@ -29,6 +29,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show layers, what trains, parameters, memory and time.")
     ] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to RUN/tensorboard.")] = False,
 ) -> None:
     """Fine-tune a recipe's network on labelled photos and leave a run folder with weights, figures and pictures."""
     from training.finetune import train as finetune
@@ -48,7 +49,16 @@ def train(
     if dry_run:
         show_outline(chosen, data, device.value)
         return
-    result = finetune(chosen, data, weights, run, resume=resume is not None, device=device.value, workers=workers)
+    result = finetune(
+        chosen,
+        data,
+        weights,
+        run,
+        resume=resume is not None,
+        device=device.value,
+        workers=workers,
+        tensorboard=tensorboard,
+    )
     if result.status == "interrupted":
         raise typer.Exit(INTERRUPTED)
     typer.echo(result.folder)

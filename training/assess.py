@@ -16,7 +16,9 @@ from training.compute import Compute
 from training.dataset import CACHE_BYTES, Photos, open_photos, write_left_out
 from training.evaluate import infer, reliability
 from training.history import HISTORY, read_history
+from training.inspection import Inspection, spared
 from training.lock import held
+from training.page import REPORT_HTML, write_page
 from training.pixels import PixelStore
 from training.progress import say
 from training.recipe import Recipe
@@ -34,6 +36,7 @@ from training.run import (
     read_record,
 )
 from training.splits import write_splits
+from training.steps import STEPS, read_steps
 from training.weights import Filled
 
 _TILES = 18
@@ -89,9 +92,13 @@ def assess(folder: Path, photos: Photos, compute: Compute) -> Record:
     write_metrics(folder, in_order, calibration)
     write_per_class(folder, in_order)
     _draw(folder, photos, in_order[0], calibration)
+    shown = in_order[0].outcome
+    Inspection(folder, module, photos, shown, shown.probabilities(calibration.temperature)).draw()
     counts = {split: len(items) for split, items in photos.splits.items()}
     card = model_card(recipe, record, in_order, counts, calibration)
     (folder / "README.md").write_text(card, encoding="utf-8", errors="surrogateescape")
+    with spared(REPORT_HTML):
+        write_page(folder, recipe, record, in_order, counts, calibration)
     record.write(folder)
     for report in in_order:
         say(str(report))
@@ -127,6 +134,8 @@ def _draw(folder: Path, photos: Photos, report: SplitReport, calibration: Calibr
     outcome, split = report.outcome, report.metrics.split
     before, after = outcome.probabilities(), outcome.probabilities(calibration.temperature)
     pictures.draw_curves(folder / "curves.png", read_history(folder / HISTORY))
+    if steps := read_steps(folder / STEPS):
+        pictures.draw_iterations(folder / "iterations.png", steps)
     pictures.draw_confusion(folder / "confusion.png", report.confusion, photos.labels, split)
     pictures.draw_calibration(
         folder / "calibration.png",

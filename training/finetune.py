@@ -1,6 +1,7 @@
 """Fine-tuning: stage after stage, epoch after epoch, and after each epoch a checkpoint that can be gone on from."""
 
 import math
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from training.assess import assess, begin
 from training.augment import seed_of
 from training.backbones import Normalized, build, freeze, trained_names, training_mode
+from training.board import TENSORBOARD, Board, add_pictures
 from training.calibrate import fit_temperature
 from training.checkpoint import BEST, LAST, Checkpoint, Identity, is_better, load, save
 from training.compute import Compute, make_repeatable
@@ -31,6 +33,7 @@ from training.run import PIXELS, claim
 from training.schedules import rate_factor
 from training.sections import Stage
 from training.solver import Points, solve
+from training.steps import STEPS, Rates, append_steps, cut_steps, rates_of
 from training.weights import Weights, fill, read_weights
 
 
@@ -59,6 +62,10 @@ class Session:
     state: Checkpoint
     history: list[Epoch] = field(default_factory=list)
     interruption: Interruption = field(default_factory=Interruption)
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last epoch was recorded, as are `rates`."""
+    rates: list[Rates] = field(default_factory=list)
+    board: Board | None = None
 
     @property
     def kept_module(self) -> Normalized:
@@ -90,13 +97,15 @@ def train(
     device: str = "auto",
     workers: int | None = None,
     cache_bytes: int = CACHE_BYTES,
+    tensorboard: bool = False,
 ) -> RunResult:
     """Train a recipe on the photos under `data_root` and leave a run folder with weights, figures and pictures.
 
     `weights` is a state dict that replaces the recipe's; `workers` the number of loader processes; `cache_bytes`
-    limits the decoded pixels that are kept in a file in the run folder meanwhile. With `resume`, a run that was
-    stopped in any way after it began (its run.json is there) goes on after its last complete epoch and ends with the
-    weights that it would have had; `weights` are then not looked at. One stopped before is begun anew without it.
+    limits the decoded pixels that are kept in a file in the run folder meanwhile; `tensorboard` writes event files too,
+    and a resumed run goes on with those that it has. With `resume`, a run that was stopped in any way after it began
+    (its run.json is there) goes on after its last complete epoch and ends with the weights that it would have had;
+    `weights` are then not looked at. One stopped before is begun anew without it.
 
     Raises DataInvalid, RecipeInvalid, DeviceUnavailable before work begins; RunInvalid for a folder in use or not to
     be gone on with, for weights or a checkpoint that do not fit, and when the loss is no longer a number.
@@ -115,13 +124,17 @@ def train(
             _start(session, first)
         del first  # hundreds of megabytes for the larger networks
         try:
-            with session.interruption:
+            with session.interruption, ExitStack() as closing:
+                if tensorboard or (run_folder / TENSORBOARD).is_dir():
+                    session.board = closing.enter_context(Board(run_folder, session.history))
                 for index in range(session.state.stage, len(recipe.stages)):
                     train_stage(session, index)
         except Interrupted:
             say(f"stopped; epoch {len(session.history)} is saved; to go on, train with --resume {run_folder}")
             return RunResult(run_folder, "interrupted", len(session.history), session.best)
         assess(run_folder, photos, compute)
+        if session.board:
+            add_pictures(run_folder)
     return RunResult(run_folder, "finished", len(session.history), session.best)
 
 
@@ -191,6 +204,7 @@ def train_one_epoch(
     losses = [row.validation_loss for row in session.history if row.stage == stage.name]
     training_mode(session.module, stage.frozen_statistics)
     watch, totals = Watch(), Totals(session.where(stage), session.kept_epoch)
+    session.rates = []
     what = f"epoch {epoch + 1}/{sum(stage.epochs for stage in session.recipe.stages)}"
     with Progress(what, feed.photos) as progress:
         for step, batch in enumerate(watch.over(feed.train(epoch))):
@@ -201,10 +215,12 @@ def train_one_epoch(
             if place + 1 == size:
                 done = stage_epoch * moves + move
                 set_rates(optimizer, rate_factor(stage.schedule, done, stage.epochs * moves, moves, losses))
+                session.rates += size * [rates_of(optimizer.param_groups)]
                 _move(session, optimizer, scaler)
             totals.add(loss, correct, len(batch[1]))
             progress.step(None, len(batch[1]), note=totals.note)
             session.interruption.check()
+    session.losses = totals.losses
     return {
         "train_loss": totals.loss,
         "train_accuracy": totals.accuracy,
@@ -293,6 +309,10 @@ def _record(
         save(
             session.folder / BEST, Checkpoint(state.identity, module=session.kept_module.state_dict(), best=asdict(row))
         )
+    steps = append_steps(session.folder / STEPS, row.epoch, stage.name, session.losses, session.rates)
+    session.losses, session.rates = [], []  # a stage that a solver trains takes no steps
+    if session.board:
+        session.board.epoch(steps, row)
     save(session.folder / LAST, state)
     write_history(session.folder / HISTORY, session.history)
     say(str(row))
@@ -345,6 +365,7 @@ def _restore(session: Session) -> None:
             session.average.module.load_state_dict(session.state.average)
             session.average.updates = session.state.average_updates
     session.history = [Epoch(**row) for row in session.state.history]
+    cut_steps(session.folder / STEPS, len(session.history))
     say(f"resumed after epoch {len(session.history)}")
 
 

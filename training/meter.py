@@ -27,16 +27,17 @@ class Totals:
 
     def __init__(self, where: str, kept: int | None = None) -> None:
         self.where, self.kept, self.last = where, kept, math.nan
-        self._losses: list[Tensor] = []
+        self._waiting: list[Tensor] = []
         self._correct: list[Tensor] = []
-        self._count, self._loss_sum, self._steps, self._correct_sum = 0, 0.0, 0, 0
+        self._losses: list[float] = []
+        self._count, self._correct_sum = 0, 0
 
     def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
         """One step's mean loss, its right answers and its photos. Raises RunInvalid for a loss that is no number."""
-        self._losses.append(loss)
+        self._waiting.append(loss)
         self._correct.append(correct)
         self._count += count
-        if len(self._losses) == _LOOK_EVERY:
+        if len(self._waiting) == _LOOK_EVERY:
             self._look()
 
     @property
@@ -45,10 +46,15 @@ class Totals:
         return "" if math.isnan(self.last) else f"loss {self.last:.3f}"
 
     @property
+    def losses(self) -> list[float]:
+        """Every step's mean loss, in order."""
+        self._look()
+        return self._losses
+
+    @property
     def loss(self) -> float:
         """Mean over steps."""
-        self._look()
-        return self._loss_sum / self._steps
+        return sum(self.losses) / len(self.losses)
 
     @property
     def accuracy(self) -> float:
@@ -57,13 +63,13 @@ class Totals:
         return self._correct_sum / self._count
 
     def _look(self) -> None:
-        for loss in torch.stack(self._losses).tolist() if self._losses else ():
-            self._steps += 1
+        for loss in torch.stack(self._waiting).tolist() if self._waiting else ():
+            self._losses.append(loss)
+            self.last = loss
             if not math.isfinite(loss):
-                raise diverged(f"the loss became {loss} in {self.where}, step {self._steps}", self.kept)
-            self._loss_sum, self.last = self._loss_sum + loss, loss
+                raise diverged(f"the loss became {loss} in {self.where}, step {len(self._losses)}", self.kept)
         self._correct_sum += int(torch.stack(self._correct).sum()) if self._correct else 0
-        self._losses.clear()
+        self._waiting.clear()
         self._correct.clear()
 
 

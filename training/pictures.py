@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from training.evaluate import ECE_BINS, Probabilities, Reliability
+from training.gradcam import Heat
 from training.history import Epoch
 from training.pixels import Pixels
+from training.residuals import Residual
+from training.steps import Step
 
 BLUE, ORANGE, RED, GREY = "#2b6cb0", "#dd6b20", "#c53030", "#a0aec0"
 _STYLE: Any = {
@@ -52,9 +54,41 @@ def draw_curves(path: Path, epochs: Sequence[Epoch]) -> None:
             axes.set(title=what.capitalize(), xlabel="epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
-            _mark_stages(axes, epochs)
+            _mark_borders(axes, [(epoch.epoch, epoch.stage) for epoch in epochs])
 
     _save(path, (11, 4.2), draw)
+
+
+def draw_iterations(path: Path, steps: Sequence[Step]) -> None:
+    """Loss per step, as it was and smoothed, and below it the learning rates; stages are set apart."""
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        numbers, losses = [step.step for step in steps], [step.loss for step in steps]
+        upper.plot(numbers, losses, color=ORANGE, linewidth=0.8, alpha=0.45, label="each step")
+        upper.plot(numbers, smoothed(losses), color=BLUE, linewidth=1.8, label="smoothed")
+        upper.set(title="Training loss per step", ylabel="loss")
+        upper.legend()
+        for name, colour in (("head", BLUE), ("backbone", ORANGE)):
+            rates = [getattr(step, f"{name}_rate") for step in steps]
+            if any(rate is not None for rate in rates):
+                lower.plot(numbers, [np.nan if rate is None else rate for rate in rates], color=colour, label=name)
+        lower.set(xlabel="step", ylabel="learning rate")
+        lower.legend()
+        for axes in (upper, lower):
+            _mark_borders(axes, [(step.step, step.stage) for step in steps], named=axes is upper)
+
+    _save(path, (11, 5.6), draw)
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """The exponential moving mean over about a fortieth of the values, corrected for its start (Kingma & Ba 2015)."""
+    keep = 1 - 1 / max(len(values) / 40, 1)
+    mean, means = 0.0, []
+    for count, value in enumerate(values, start=1):
+        mean = keep * mean + (1 - keep) * value
+        means.append(mean / (1 - keep**count))
+    return means
 
 
 def draw_batch(path: Path, crops: Sequence[Pixels], labels: Sequence[str]) -> None:
@@ -85,6 +119,59 @@ def draw_mistakes(path: Path, crops: Sequence[Pixels], mistakes: Sequence[Mistak
     _tiles(path, f"The surest mistakes on {split}: true label → answer, its probability, file", crops, captions)
 
 
+@dataclass(frozen=True)
+class Look:
+    """Where the network looked for an answer: crop, heat float32 (side, side) in 0…1, and what it said."""
+
+    crop: Pixels
+    heat: Heat
+    truth: str | None
+    answer: str
+    probability: float
+
+    @property
+    def caption(self) -> tuple[str, str]:
+        """Text and colour: red where the answer is wrong."""
+        wrong = self.truth is not None and self.truth != self.answer
+        said = f"{shortened(self.answer, 20)} {self.probability:.0%}"
+        return (f"{shortened(self.truth or '', 20)} → {said}", RED) if wrong else (said, "black")
+
+
+def draw_looks(path: Path, looks: Sequence[Look], split: str) -> None:
+    """Pairs of a crop and the same crop under its heat: mistakes first, then right answers of every class."""
+    title = f"Grad-CAM on {split}: bright is what speaks for the answer (red: wrong ones, true label → answer)"
+    tiles = [np.hstack([look.crop, overlaid(look.crop, look.heat)]) for look in looks]
+    _tiles(path, title, tiles, [look.caption for look in looks], columns=3)
+
+
+def overlaid(crop: Pixels, heat: Heat) -> Pixels:
+    """The crop, dimmed to grey where nothing speaks for the answer and coloured where much does."""
+    colours = mpl.colormaps["inferno"](heat)[..., :3] * 255
+    grey = crop.mean(axis=2, keepdims=True)
+    pixels: Pixels = (0.45 * grey + 0.55 * colours * (0.4 + 0.6 * crop / 255)).clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def draw_residuals(path: Path, report: Sequence[Residual], what: str) -> None:
+    """‖x‖ and ‖F(x)‖ per addition, and below them how much F(x) is of x."""
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        places = np.arange(len(report))
+        upper.plot(places, [each.shortcut for each in report], "o-", color=GREY, label="‖x‖, the shortcut")
+        upper.plot(places, [each.branch for each in report], "o-", color=BLUE, label="‖F(x)‖, what the block adds")
+        upper.set(title=f"What each residual block adds, on {shortened(what, 60)}", yscale="log", ylabel="norm")
+        upper.legend()
+        lower.bar(places, [each.ratio for each in report], color=BLUE)
+        lower.axhline(1, color=GREY, linestyle="--")
+        lower.set(ylabel="‖F(x)‖ / ‖x‖")
+        every = max(1, len(report) // 40)
+        names = [shortened(each.block, 32) for each in report]
+        lower.set_xticks(places[::every], names[::every], rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+
+    _save(path, (max(6.0, min(2 + 0.3 * len(report), 16)), 6.2), draw)
+
+
 def draw_confusion(path: Path, counts: Any, labels: Sequence[str], split: str) -> None:
     """Counts by true (row) and predicted (column) class; colour is the share of the row."""
 
@@ -92,9 +179,10 @@ def draw_confusion(path: Path, counts: Any, labels: Sequence[str], split: str) -
         axes = figure.add_subplot()
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        names = [shortened(label, 20) for label in labels]
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), names)
+        names = names_of(labels)
+        shown = range(0, len(names), -(-len(names) // 100))
+        axes.set_xticks(shown, names[:: shown.step], rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(shown, names[:: shown.step])
         axes.set(title=f"Confusion on {split}", xlabel="predicted", ylabel="true")
         axes.grid(visible=False)
         if len(names) <= 30:
@@ -140,6 +228,15 @@ def worst_mistakes(predicted: Probabilities, truth: Any, most: int) -> list[int]
     return [int(index) for index in sorted(wrong, key=lambda index: -predicted[index].max())[:most]]
 
 
+def names_of(labels: Sequence[str], most: int = 20) -> list[str]:
+    """Labels as a picture can show them: those that it cannot, or not tell apart, carry their class index."""
+    names = [shortened(label, most) for label in labels]
+    return [
+        f"{index}: {name}" if readable(label) != label or names.count(name) > 1 else name
+        for index, (label, name) in enumerate(zip(labels, names, strict=True))
+    ]
+
+
 def readable(text: str) -> str:
     """The text with a box for every character that the font cannot draw."""
     return "".join(character if _drawable(character) else "□" for character in text)
@@ -161,18 +258,19 @@ def _font() -> Any:
     return font_manager.get_font(font_manager.findfont("DejaVu Sans"))
 
 
-def _mark_stages(axes: Axes, epochs: Sequence[Epoch]) -> None:
-    for left, right in pairwise(epochs):
-        if left.stage != right.stage:
-            axes.axvline(left.epoch + 0.5, color=GREY, linestyle=":")
-    starts = {epoch.stage: epoch.epoch for epoch in reversed(epochs)}
-    if len(starts) > 1:
+def _mark_borders(axes: Axes, stages: Sequence[tuple[int, str]], named: bool = True) -> None:
+    """A line between stages, given each point's place and stage; their names along the lower edge."""
+    starts: dict[str, int] = {}
+    for place, stage in stages:
+        starts.setdefault(stage, place)
+    for start in list(starts.values())[1:]:
+        axes.axvline(start - 0.5, color=GREY, linestyle=":")
+    if named and len(starts) > 1:
         edge = axes.get_xlim()[0]
         for stage, start in starts.items():
-            place = (max(start - 0.5, edge), 0.0)
             axes.annotate(
                 shortened(stage),
-                place,
+                (max(start - 0.5, edge), 0.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(4, 4),
                 textcoords="offset points",
@@ -181,9 +279,12 @@ def _mark_stages(axes: Axes, epochs: Sequence[Epoch]) -> None:
             )
 
 
-def _tiles(path: Path, title: str, crops: Sequence[Pixels], captions: Sequence[tuple[str, str]]) -> None:
-    columns = min(6, max(len(crops), 1))
+def _tiles(
+    path: Path, title: str, crops: Sequence[Pixels], captions: Sequence[tuple[str, str]], columns: int = 6
+) -> None:
+    columns = min(columns, max(len(crops), 1))
     rows = max(1, -(-len(crops) // columns))
+    shape = crops[0].shape[1] / crops[0].shape[0] if crops else 1.0
 
     def draw(figure: Figure) -> None:
         figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
@@ -195,7 +296,7 @@ def _tiles(path: Path, title: str, crops: Sequence[Pixels], captions: Sequence[t
             axes.set_title(caption, fontsize=8, color=colour, fontweight="normal", loc="center")
             axes.set_axis_off()
 
-    _save(path, (2.1 * max(columns, 3), 2.45 * rows + 0.4), draw)
+    _save(path, (max(2.1 * shape * columns, 6.3), 2.45 * rows + 0.4), draw)
 
 
 def _save(path: Path, size: tuple[float, float], draw: Callable[[Figure], None]) -> None:

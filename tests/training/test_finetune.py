@@ -71,6 +71,7 @@ def assert_same_run(left: Path, right: Path) -> None:
                     del row[key]
         for key in one:
             assert same(one[key], two[key]), f"{name}: {key}"
+    assert (left / "steps.csv").read_bytes() == (right / "steps.csv").read_bytes()
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
