@@ -28,13 +28,23 @@ from training.finetune import train
 from training.history import HISTORY, read_history
 from training.recipe import Recipe, load_recipe
 from training.run import read_record
-from training.sections import Data, Optimizer, Rates, Schedule, Source, Stage
+from training.sections import Data, Optimizer, Rates, Schedule, Solver, Source, Stage
 
 Line = dict[str, Any]
 """A finished run, as it stands in the results."""
 
 RESULTS = Path(__file__).parent / "results" / "strategies.jsonl"
 CROP, RESIZE = 128, 146
+
+
+def _four(split: str) -> dict[str, str]:
+    return {
+        "ants": f"hymenoptera/{split}/ants",
+        "bees": f"hymenoptera/{split}/bees",
+        "cats": f"catdog/{split}/cats",
+        "dogs": f"catdog/{split}/dogs",
+    }
+
 
 SETS = {
     "catdog": Data(
@@ -47,13 +57,20 @@ SETS = {
         validation=Source(share=0.1, of="train"),
         test=Source(share=0.1, of="train"),
     ),
+    "four": Data(
+        train=Source(folders=_four("train"), most={"cats": 130, "dogs": 222}),
+        validation=Source(share=0.15, of="train"),
+        test=Source(folders=_four("val"), most={"cats": 100, "dogs": 102}),
+    ),
 }
-RECIPES = {"catdog": "catdog", "flowers": "flowers"}
+"""Cats and dogs; five flowers; cats, dogs, ants and bees, few of each."""
+
+RECIPES = {"catdog": "catdog", "flowers": "flowers", "four": "catdog"}
 """The shipped recipe that a set's augmentation, optimiser and rates are taken from."""
 
-FINE_TUNING_EPOCHS = {"catdog": 3, "flowers": 6}
-SCRATCH_EPOCHS = {"catdog": 8, "flowers": 8}
-STRATEGIES = ("features", "fine-tuning", "scratch")
+FINE_TUNING_EPOCHS = {"catdog": 3, "flowers": 6, "four": 8}
+SCRATCH_EPOCHS = {"catdog": 8, "flowers": 8, "four": 15}
+STRATEGIES = ("features", "svm", "fine-tuning", "scratch")
 
 
 def recipe_of(photos: str, strategy: str, seed: int) -> Recipe:
@@ -63,6 +80,7 @@ def recipe_of(photos: str, strategy: str, seed: int) -> Recipe:
     pretrained = strategy != "scratch"
     stages = {
         "features": (head.model_copy(update={"epochs": 20}),),
+        "svm": (Stage(name="svm", epochs=1, trains=("head",), cached_features=True, solver=Solver(kind="svm")),),
         "fine-tuning": (head, everything.model_copy(update={"epochs": FINE_TUNING_EPOCHS[photos]})),
         "scratch": (
             Stage(
