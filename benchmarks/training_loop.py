@@ -45,7 +45,7 @@ SCALE = (0.08, 1.0)
 EPOCHS = (6, 14)
 """Epochs of the shipped recipes on photos, catdog and flowers: what the decoding at the start is shared out over."""
 
-CHANNELS_LAST = "reference, channels-last"
+REFERENCE, OURS = "reference", "ours as shipped"
 VALIDATION_PER_CLASS = 2
 
 Round = Callable[[], float]
@@ -137,12 +137,12 @@ def recipe_of(size: int, **changes: object) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def ours(data: Path, recipe: Recipe, cache_bytes: int = CACHE_BYTES) -> Round:
+def ours(data: Path, recipe: Recipe, cache_bytes: int = CACHE_BYTES, workers: int | None = None) -> Round:
     """A run of the recipe; what its history says of the epoch."""
 
     def one_epoch() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            train(recipe, data, None, Path(folder) / "run", device="cpu", cache_bytes=cache_bytes)
+            train(recipe, data, None, Path(folder) / "run", device="cpu", workers=workers, cache_bytes=cache_bytes)
             return read_history(Path(folder) / "run" / HISTORY)[0].images_per_second
 
     return one_epoch
@@ -160,35 +160,36 @@ def variants_of(data: Path, size: int, workers: int) -> dict[str, Round]:
     """The reference, ours as shipped, and what each step of the way is worth."""
     shipped = recipe_of(size)
     is_bf16 = Compute.plan("cpu", shipped).dtype == torch.bfloat16
-    precisions = ("bf16", "fp32") if is_bf16 else ("fp32", "bf16")
+    used, other = ("bf16", "fp32") if is_bf16 else ("fp32", "bf16")
     return {
-        f"reference ({workers} workers)": reference(data, size, workers),
-        CHANNELS_LAST: reference(data, size, workers, channels_last=True),
-        f"ours as shipped ({precisions[0]})": ours(data, shipped),
-        f"ours, {precisions[1]}": ours(data, recipe_of(size, precision=precisions[1])),
+        REFERENCE: reference(data, size, workers),
+        OURS: ours(data, shipped),
+        f"ours in {other} instead of {used}": ours(data, recipe_of(size, precision=other)),
+        "ours, channels_last: false": ours(data, recipe_of(size, channels_last=False)),
         "ours, nothing kept decoded": ours(data, shipped, cache_bytes=0),
+        "ours, loaded by the training process": ours(data, shipped, workers=0),
+        "the reference with channels-last": reference(data, size, workers, channels_last=True),
     }
 
 
-def measure(data: Path, size: int, options: argparse.Namespace) -> None:
-    """Print the table of one crop size."""
+def measure(data: Path, size: int, names: list[str] | None, options: argparse.Namespace) -> None:
+    """Print the table of one crop size; `names` are the variants to run, None: all."""
     trials = {workers: reference(data, size, workers)() for workers in (0, 1, 2)}
-    variants = variants_of(data, size, max(trials, key=lambda workers: trials[workers]))
-    rates: dict[str, list[float]] = {name: [] for name in variants}
+    workers = max(trials, key=lambda number: trials[number])
+    variants = variants_of(data, size, workers)
+    rates: dict[str, list[float]] = {name: [] for name in names or variants}
     for _ in range(options.rounds):
-        for name, one_epoch in variants.items():
-            rates[name].append(one_epoch())
-    base, shipped, *_ = (statistics.median(found) for name, found in rates.items() if name != CHANNELS_LAST)
-    print(f"\n## Crops of {size}\n")
-    print("Reference by workers, one round: " + ", ".join(f"{number}: {rate:.1f}" for number, rate in trials.items()))
-    print("\n| loop | photos/s, median | to the reference | rounds |\n|---|---|---|---|")
+        for name, found in rates.items():
+            found.append(variants[name]())
+    tried = ", ".join(f"{number}: {rate:.1f}" for number, rate in trials.items())
+    print(f"\n## Crops of {size}\nThe reference has {workers} workers (photos/s in one round by workers: {tried}).\n")
+    print("| loop | photos/s, median | to the reference | rounds |\n|---|---|---|---|")
+    base, shipped = (statistics.median(rates[name]) for name in (REFERENCE, OURS))
     for name, found in rates.items():
         middle = statistics.median(found)
         print(f"| {name} | {middle:.1f} | {middle / base:.2f} | {', '.join(f'{rate:.1f}' for rate in found)} |")
     once = statistics.median(start_up(data, recipe_of(size)) for _ in range(3)) / options.photos
-    print(
-        f"\nReading and decoding everything once: {once * 1000:.1f} ms a photo. With it counted, ours to the reference:"
-    )
+    print(f"\nReading and decoding everything once: {once * 1000:.1f} ms a photo. Ours to the reference, that counted:")
     for epochs in (1, *EPOCHS):
         print(f"- over {epochs} epochs: {1 / (1 / shipped + once / epochs) / base:.2f}")
 
@@ -196,14 +197,14 @@ def measure(data: Path, size: int, options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder of class folders")
-    parser.add_argument("--photos", type=int, default=640, help="in an epoch; shared out evenly between the classes")
+    parser.add_argument("--photos", type=int, default=640, help="in an epoch, as many of each class")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 160])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 160], help="of crops; all loops run at the first")
     options = parser.parse_args()
     torch.set_num_threads(whole_cores())
     with photos_of(options.data, options.photos) as data:
-        for size in options.sizes:
-            measure(data, size, options)
+        for index, size in enumerate(options.sizes):
+            measure(data, size, [REFERENCE, OURS] if index else None, options)
 
 
 if __name__ == "__main__":
