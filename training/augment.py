@@ -58,8 +58,7 @@ def mixing(augmentation: Augmentation, classes: int) -> Mix | None:
 
 
 def _image_transforms(augmentation: Augmentation) -> list[v2.Transform]:
-    crop = v2.RandomResizedCrop(augmentation.size, scale=augmentation.scale, ratio=augmentation.ratio, antialias=True)
-    transforms: list[v2.Transform] = [crop]
+    transforms = _crop(augmentation)
     if augmentation.flip:
         transforms.append(v2.RandomHorizontalFlip(augmentation.flip))
     if augmentation.policy == "randaugment":
@@ -68,4 +67,13 @@ def _image_transforms(augmentation: Augmentation) -> list[v2.Transform]:
         transforms.append(v2.TrivialAugmentWide())
     if augmentation.jitter != Jitter():
         transforms.append(v2.ColorJitter(**augmentation.jitter.model_dump()))
+    if augmentation.rotation:
+        transforms.append(v2.RandomRotation(augmentation.rotation, v2.InterpolationMode.BILINEAR))
     return transforms
+
+
+def _crop(augmentation: Augmentation) -> list[v2.Transform]:
+    size = augmentation.size
+    if augmentation.crop == "padded":
+        return [v2.Resize(size, antialias=True), v2.RandomCrop(size, padding=augmentation.padding)]
+    return [v2.RandomResizedCrop(size, scale=augmentation.scale, ratio=augmentation.ratio, antialias=True)]

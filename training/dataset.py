@@ -81,8 +81,12 @@ class Photos:
                 pixels = np.stack([future.result() for future in coming.pop(0)])
                 yield torch.from_numpy(pixels), torch.tensor([item.label for item in part])
 
-    def keep_pixels(self) -> None:
-        """Decode every photo once: fill the store, and move what cannot be decoded from its split to `left_out`."""
+    def keep_pixels(self) -> int:
+        """Decode every photo once: fill the store, and move what cannot be decoded from its split to `left_out`.
+
+        Returns how many training photos are smaller than the training crop.
+        """
+        small = 0
         for split, items in self.splits.items():
             kind, read = ("source", self._decode_source) if split == "train" else ("crop", self.crop)
             readable = []
@@ -95,8 +99,10 @@ class Photos:
                             self.left_out.append(found)
                         else:
                             readable.append(item)
+                            small += split == "train" and min(found.shape[:2]) < self.recipe.augmentation.size
                             self.store.put(f"{kind}:{item.path}", found)
             items[:] = readable
+        return small
 
     def _decode_source(self, item: Item) -> Pixels:
         preprocessing, limit = self.recipe.preprocessing, self.recipe.augmentation.source_side
@@ -121,7 +127,7 @@ def open_photos(recipe: Recipe, data_root: Path, store: PixelStore) -> Photos:
     """Find, split and decode the photos of a recipe. Raises DataInvalid with every problem found."""
     splits, labels, left_out = find_splits(recipe.data, data_root, recipe.seed)
     photos = Photos(data_root.resolve(), recipe, splits, labels, left_out, store)
-    photos.keep_pixels()
+    small = photos.keep_pixels()
     empty = [
         f"  - data.{split}: no photo of class {label!r} can be read"
         for split, items in splits.items()
@@ -133,6 +139,9 @@ def open_photos(recipe: Recipe, data_root: Path, store: PixelStore) -> Photos:
         raise DataInvalid("\n".join(["the photos cannot be used:", *empty, "left out:", *reasons]))
     counts = ", ".join(f"{len(items):,} {split}" for split, items in splits.items())
     say(f"photos: {counts}; {len(labels)} classes; {store.used / 2**20:,.0f} MiB of pixels kept")
+    if small:
+        size = recipe.augmentation.size
+        say(f"{small:,} training photos are smaller than their crop of {size} pixels (augmentation.size) and enlarged")
     for entry in left_out:
         say(f"left out: {entry.path} ({entry.code}): {entry.detail}")
     return photos

@@ -203,16 +203,22 @@ class Augmentation(Section):
     """How a training photo varies from epoch to epoch. Evaluation photos never vary."""
 
     size: Annotated[int, Field(ge=8, le=1024)] = Field(224, description="side of the training crop in pixels")
+    crop: Literal["resized", "padded"] = Field(
+        "resized", description="padded: the photo's shorter side becomes `size`, and the crop shifts by up to `padding`"
+    )
+    padding: Annotated[int, Field(ge=0)] = Field(4, description="black pixels on every side of a `padded` photo")
     scale: tuple[Positive, Positive] = Field((0.35, 1.0), description="share of the photo's area in the random crop")
     ratio: tuple[Positive, Positive] = Field((0.75, 4 / 3), description="width by height of the random crop")
     flip: Share = Field(0.5, description="probability of mirroring left to right")
     jitter: Jitter = Jitter()
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="degrees, at most, either way")
     policy: Literal["none", "randaugment", "trivialaugment"] = "none"
     erasing: Share = Field(0.0, description="probability of a blank rectangle")
     mixup: NotNegative = Field(0.0, description="alpha of the mixing weight's beta distribution; 0: off")
     cutmix: NotNegative = Field(0.0, description="as mixup; with both, each batch draws one of the two")
     shrink_to: Annotated[int, Field(ge=8)] | None = Field(
-        None, description="larger photos are first reduced to this shorter side; None: twice `size`"
+        None,
+        description="larger photos are first reduced to this shorter side; None: twice `size`, or `size` if padded",
     )
 
     @model_validator(mode="after")
@@ -220,6 +226,11 @@ class Augmentation(Section):
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if low > high:
                 raise ValueError(f"`{name}` must go from small to large, not {low} to {high}")
+        for name in ("padding",) if self.crop == "resized" else ("scale", "ratio"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` means nothing to a {self.crop} crop; leave it out")
+        if self.padding >= self.size:
+            raise ValueError(f"a `padding` of {self.padding} can push all of the photo out of its `size` {self.size}")
         if self.scale[1] > 1:
             raise ValueError("`scale` cannot exceed 1, the whole photo")
         if self.shrink_to is not None and self.shrink_to < self.size:
@@ -229,7 +240,7 @@ class Augmentation(Section):
     @property
     def source_side(self) -> int:
         """The shorter side in pixels above which a photo is reduced before it is augmented."""
-        return self.shrink_to or 2 * self.size
+        return self.shrink_to or (2 * self.size if self.crop == "resized" else self.size)
 
 
 class Selection(Section):
