@@ -1,79 +1,121 @@
 """torchvision's classification networks with a head for our classes, inside the module that is exported.
 
     Normalized                    uint8 (batch, height, width, 3) → float32 (batch, classes)
-    └── network                   a torchvision network built for that many classes
+    └── network                   a torchvision network, or one of ours, built for that many classes
 
 The head is found by what it is, not by a list of names: the layers whose shape follows the number of classes.
 """
 
-import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torchvision import models
 
+from training.head import dropouts, replace_head
+from training.networks import SOURCES
 from training.recipe import Recipe
-from training.sections import Normalization, Stage
+from training.sections import Backbone, Normalization
+from training.stem import replace_stem
 
-# Their training outputs are tuples, their input size is fixed when they are built, or they cannot be laid out
-# without memory.
-_NOT_YET = ("googlenet", "inception", "vit_", "maxvit", "regnet")
-_PROBES = (10_007, 10_009)
-"""Two numbers of classes that are no layer's width."""
+AUXILIARY_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
+"""What each auxiliary output's loss counts: Szegedy et al. 2014, section 5; torchvision's reference training."""
+
+_BUILT_FOR_A_SIZE = ("vit_", "maxvit_")
+_LUMA = (19_595, 38_470, 7_471)
+"""ITU-R 601-2's 0.299, 0.587 and 0.114 in 65,536ths: what Pillow's `L` reckons with."""
+_CLASSES = 10_007
+"""A number of classes that is no layer's width."""
 
 
 class Normalized(nn.Module):
     """A network with its normalisation: uint8 (batch, height, width, 3) in 0…255 → float32 (batch, classes) logits.
 
     Training, evaluation and export use this one module. Float images in 0…255 are taken too: mixed batches need them.
+    A normalisation of one channel turns pixels to luma first, equal to Pillow's `L`, and feeds the network that.
     """
 
     scale: Tensor
     shift: Tensor
+    luma: Tensor
 
     def __init__(self, network: nn.Module, normalization: Normalization) -> None:
         super().__init__()
         self.network = network
         mean, std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
         # (pixel / 255 - mean) / std as one product and one sum.
-        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
-        self.register_buffer("shift", (mean / std).view(1, 3, 1, 1))
+        self.register_buffer("scale", (1 / (255 * std)).view(1, -1, 1, 1))
+        self.register_buffer("shift", (mean / std).view(1, -1, 1, 1))
+        self.register_buffer("luma", torch.tensor(_LUMA).float().view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, float32 (batch, classes); the permuted view is channels-last without a copy."""
+        """Logits, float32 (batch, classes), of the main output."""
+        return self.with_auxiliaries(images)[0]
+
+    def with_auxiliaries(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits, each float32 (batch, classes): the main ones, then in training those of auxiliary outputs.
+
+        Auxiliary outputs that nothing trains through are left out.
+        """
+        outputs = self.network(self._pixels(images))
+        if isinstance(outputs, Tensor):
+            return (outputs,)
+        main, *auxiliaries = outputs
+        return (main, *(logits for logits in auxiliaries if logits is not None and logits.requires_grad))
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """What the network takes, float32 (batch, channels, height, width); channels-last without a copy."""
         pixels = images.permute(0, 3, 1, 2).to(self.scale.dtype)
-        logits: Tensor = self.network(pixels * self.scale - self.shift)
-        return logits
+        if self.scale.shape[1] == 1:
+            # Whole numbers below 2²⁴: exact in float32, so every runtime rounds alike.
+            pixels = torch.floor(((pixels * self.luma).sum(1, keepdim=True) + 32_768) / 65_536)
+        return pixels * self.scale - self.shift
 
 
 @dataclass(frozen=True)
 class BackboneFacts:
-    """What one knows of a backbone before building it; parameters are counted for ImageNet's 1,000 classes."""
+    """What one knows of a backbone before building it.
+
+    `parameters` are counted for ImageNet's 1,000 classes at the native size, auxiliary outputs included; `native_size`
+    is the input side in pixels of its best published weights; `head` names its layers, the main output's last.
+    """
 
     name: str
     parameters: int
-    native_size: int | None
+    native_size: int
     head: tuple[str, ...]
 
 
 def backbone_names() -> list[str]:
-    """Every torchvision classification network that a recipe can name, sorted."""
-    return [name for name in models.list_models(module=models) if not name.startswith(_NOT_YET)]
+    """Every network that a recipe can name, sorted: torchvision's for classification, and ours."""
+    return sorted([*models.list_models(module=models), *SOURCES])
 
 
 def backbone_facts(name: str) -> BackboneFacts:
-    """Parameter count, the input side in pixels of its best published weights, and the head's layers."""
-    size = _native_size(name)
-    count = sum(parameter.numel() for parameter in _on_meta(name, 1000).parameters())
-    return BackboneFacts(name, count, size, head_layers(name))
+    """The facts of a backbone, counted on a network without memory."""
+    count = sum(
+        tensor.numel() // _CLASSES * 1000 if _CLASSES in tensor.shape else tensor.numel()
+        for tensor in bare_network(name).parameters()
+    )
+    return BackboneFacts(name, count, native_size(name), head_layers(name))
 
 
-def layer_names(name: str) -> list[str]:
-    """The outer layers of a backbone, in order: what `trains` and `freezes` can name, beside all that lie inside."""
-    network = _on_meta(name, 2)
+def published_weights(name: str) -> Any:
+    """The enumeration of torchvision's weights that can fill a backbone."""
+    return models.get_model_weights(SOURCES.get(name, name))
+
+
+def native_size(name: str) -> int:
+    """The input side in pixels of a backbone's best published weights."""
+    return int(published_weights(name).DEFAULT.transforms().crop_size[0])
+
+
+def layer_names(network: nn.Module) -> list[str]:
+    """The outer layers of a network, in order: what a recipe can name, beside all that lie inside."""
     return [
         key
         for key, layer in network.named_modules()
@@ -83,124 +125,79 @@ def layer_names(name: str) -> list[str]:
 
 @lru_cache
 def head_layers(name: str) -> tuple[str, ...]:
-    """Names of the layers whose parameters' shapes follow the number of classes: ("classifier.1",) for MobileNetV2."""
-    first, second = (dict(_on_meta(name, classes).named_parameters()) for classes in _PROBES)
-    found = {key.rpartition(".")[0]: None for key in first if first[key].shape != second[key].shape}
-    return tuple(found)
+    """Names of the layers whose parameters' shapes follow the number of classes: ("classifier.1",) for MobileNetV2.
+
+    The main output's comes last, after those of auxiliary outputs.
+    """
+    keys = [key for key, tensor in bare_network(name).named_parameters() if _CLASSES in tensor.shape]
+    return tuple(dict.fromkeys(key.rpartition(".")[0] for key in keys))
+
+
+def is_head(name: str, backbone: str) -> bool:
+    """Whether a parameter of the network belongs to its head, a recipe's own included."""
+    return any(name.startswith(f"{layer}.") for layer in head_layers(backbone))
+
+
+def is_built_for_a_size(name: str) -> bool:
+    """Whether the input size is fixed when the network is built: it then is the recipe's crop."""
+    return name.startswith(_BUILT_FOR_A_SIZE)
 
 
 def build(recipe: Recipe, classes: int) -> Normalized:
     """The recipe's network with random weights (torch's global generator), in the recipe's memory format."""
-    network = models.get_model(recipe.backbone.name, weights=None, num_classes=classes)
-    _set_dropout(network, recipe.backbone.name, recipe.backbone.dropout)
-    module = Normalized(network, recipe.normalization)
+    module = Normalized(_network(recipe.backbone, recipe.preprocessing.crop, classes), recipe.normalization)
     return module.to(memory_format=torch.channels_last) if recipe.channels_last else module
 
 
-def trained_names(module: Normalized, backbone: str, stage: Stage) -> list[str]:
-    """Names of the network's parameters that a stage trains, in the network's order."""
-    names = [name for name, _ in module.network.named_parameters()]
-    return [
-        name
-        for name in names
-        if any(_matches(name, word, backbone) for word in stage.trains)
-        and not any(_matches(name, word, backbone) for word in stage.freezes)
-    ]
+def lay_out(recipe: Recipe, classes: int = 2) -> Normalized:
+    """The recipe's network on the meta device: names and shapes without memory.
 
-
-def freeze(module: Normalized, names: list[str]) -> None:
-    """Let exactly the named parameters of the network train."""
-    trained = set(names)
-    for name, parameter in module.network.named_parameters():
-        parameter.requires_grad_(name in trained)
-
-
-def training_mode(module: Normalized, frozen_statistics: bool = False) -> None:
-    """Training mode for what trains; frozen parts stay in evaluation mode.
-
-    A frozen part's batch norm must not move its running statistics, nor its stochastic depth drop anything.
+    Raises ValueError, RuntimeError or AssertionError, as the network does that cannot be built so.
     """
-    module.train()
-    for part in module.network.modules():
-        parameters = list(part.parameters())
-        frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
-        if frozen or (frozen_statistics and isinstance(part, nn.modules.batchnorm._BatchNorm)):
-            part.eval()
+    with _WithoutMemory():
+        network = _network(recipe.backbone, recipe.preprocessing.crop, classes)
+    return Normalized(network, recipe.normalization).to("meta")
 
 
-def is_head(name: str, backbone: str) -> bool:
-    """Whether a parameter of the network belongs to its head."""
-    return name.rpartition(".")[0] in head_layers(backbone)
+class _WithoutMemory(TorchFunctionMode):
+    """Parameters on the meta device; what networks reckon with small tensors while they are built stays real."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        options = dict(kwargs or {})
+        return func(*args, **(options | {"device": "meta"} if func is torch.empty else options))
 
 
-def check_network(recipe: Recipe) -> list[str]:
-    """What is wrong between a recipe and its backbone, found without weights; empty when all is well."""
-    name = recipe.backbone.name
-    if name not in backbone_names():
-        near = difflib.get_close_matches(name, backbone_names(), n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(backbone_names())}"
-        return [f"backbone.name: no backbone is called {name!r}; {hint}"]
-    problems = []
-    known = [weights.name for weights in models.get_model_weights(name)]
-    if recipe.backbone.weights not in ("none", "imagenet", *known):
-        problems.append(f"backbone.weights: {name} has none, imagenet, {', '.join(known)}; choose one of these")
-    with torch.device("meta"):
-        network = models.get_model(name, weights=None, num_classes=2)
-        module = Normalized(network, recipe.normalization)
-    if recipe.backbone.dropout is not None and not _dropouts(network, name):
-        problems.append(f"backbone.dropout: {name} has no dropout before its head; leave the key out")
-    for index, stage in enumerate(recipe.stages):
-        problems += [f"stages.{index}.{problem}" for problem in _stage_problems(module, name, stage)]
-    for key, side in (
-        ("preprocessing.crop", recipe.preprocessing.crop),
-        ("augmentation.size", recipe.augmentation.size),
-    ):
-        try:
-            module.eval()(torch.empty(2, side, side, 3, dtype=torch.uint8, device="meta"))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            problems.append(f"{key}: {name} cannot take {side} pixels ({str(error).splitlines()[0]}); choose more")
-    return problems
-
-
-def _stage_problems(module: Normalized, backbone: str, stage: Stage) -> list[str]:
-    names = [name for name, _ in module.network.named_parameters()]
-    problems = [
-        f"{key}: {word!r} matches no layer of {backbone}; it has {', '.join(layer_names(backbone))} and those inside"
-        for key, words in (("trains", stage.trains), ("freezes", stage.freezes))
-        for word in words
-        if not any(_matches(name, word, backbone) for name in names)
-    ]
-    if not problems and not trained_names(module, backbone, stage):
-        problems.append("trains: `freezes` takes away all that `trains` names; nothing would be trained")
-    return problems
-
-
-def _matches(name: str, word: str, backbone: str) -> bool:
-    if word == "all":
-        return True
-    if word == "head":
-        return is_head(name, backbone)
-    return fnmatchcase(name, word) or fnmatchcase(name, f"{word}.*")
-
-
-def _on_meta(name: str, classes: int) -> nn.Module:
-    with torch.device("meta"):
-        network: nn.Module = models.get_model(name, weights=None, num_classes=classes)
+def _network(backbone: Backbone, side: int, classes: int) -> nn.Module:
+    options = _options(backbone.name, side, backbone.channels)
+    network: nn.Module = models.get_model(backbone.name, weights=None, num_classes=classes, **options)
+    replace_stem(network, backbone.channels, backbone.stem)
+    main = head_layers(backbone.name)[-1]
+    if backbone.head is not None:
+        replace_head(network, main, backbone.head)
+    if backbone.dropout is not None:
+        for layer in dropouts(network, main):
+            layer.p = backbone.dropout
     return network
 
 
-def _native_size(name: str) -> int | None:
-    weights = models.get_model_weights(name)
-    return weights.DEFAULT.transforms().crop_size[0] if len(weights) else None
+def bare_network(name: str) -> nn.Module:
+    """A backbone as its authors made it, for _CLASSES classes, without memory."""
+    options = _options(name, native_size(name), channels=3)
+    with _WithoutMemory():
+        network: nn.Module = models.get_model(name, weights=None, num_classes=_CLASSES, **options)
+    return network
 
 
-def _dropouts(network: nn.Module, backbone: str) -> list[nn.Dropout]:
-    """The dropout layers beside the head."""
-    parent = network.get_submodule(head_layers(backbone)[-1].rpartition(".")[0])
-    return [layer for layer in parent.children() if isinstance(layer, nn.Dropout)]
-
-
-def _set_dropout(network: nn.Module, backbone: str, share: float | None) -> None:
-    if share is not None:
-        for layer in _dropouts(network, backbone):
-            layer.p = share
+def _options(name: str, side: int, channels: int) -> dict[str, Any]:
+    if name in AUXILIARY_WEIGHTS:
+        # Their weights were trained on another normalisation than ImageNet's and turn one into the other themselves.
+        return {"aux_logits": True, "transform_input": channels == 3, "init_weights": True}
+    if name.startswith("vit_"):
+        return {"image_size": side}
+    return {"input_size": (side, side)} if name.startswith("maxvit_") else {}

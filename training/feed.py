@@ -21,6 +21,7 @@ class Feed:
     """`train(epoch)` and `validation()` give batches; `forward` takes a batch's inputs through (part of) a module.
 
     `targets` of training batches are class indices, int64 (batch,), or class probabilities, float32 (batch, classes).
+    `outputs` is `forward` with the logits of auxiliary outputs after the main ones, for training.
     """
 
     steps: int
@@ -28,6 +29,7 @@ class Feed:
     train: Callable[[int], Iterator[Batch]]
     validation: Callable[[], Iterator[Batch]]
     forward: Callable[[Normalized, Tensor], Tensor]
+    outputs: Callable[[Normalized, Tensor], tuple[Tensor, ...]]
 
 
 def photo_feed(photos: Photos, batches: TrainingBatches) -> Feed:
@@ -45,6 +47,7 @@ def photo_feed(photos: Photos, batches: TrainingBatches) -> Feed:
         train=train,
         validation=lambda: photos.crops(photos.splits["validation"], EVALUATION_BATCH),
         forward=lambda module, images: module(images),
+        outputs=lambda module, images: module.with_auxiliaries(images),
     )
 
 
@@ -68,6 +71,7 @@ def feature_feed(photos: Photos, module: Normalized, compute: Compute) -> Feed:
         train=train,
         validation=lambda: iter([(features, labels)]),
         forward=lambda module, inputs: head_of(module, recipe)(inputs),
+        outputs=lambda module, inputs: (head_of(module, recipe)(inputs),),
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.assess import assess, begin
 from training.augment import seed_of
-from training.backbones import Normalized, build, freeze, trained_names, training_mode
+from training.backbones import Normalized, build
 from training.board import TENSORBOARD, Board, add_pictures
 from training.calibrate import fit_temperature
 from training.checkpoint import BEST, LAST, Checkpoint, Identity, is_better, load, save
@@ -20,6 +20,7 @@ from training.compute import Compute, make_repeatable
 from training.dataset import CACHE_BYTES, Batch, Photos, TrainingBatches, default_workers, open_photos
 from training.evaluate import negative_log_likelihood
 from training.feed import Feed, feature_feed, features_of, head_of, photo_feed
+from training.freezing import freeze, trained_names, training_mode
 from training.history import HISTORY, Epoch, write_history
 from training.interruption import Interrupted, Interruption
 from training.lock import held
@@ -259,11 +260,11 @@ def _step(
     """Add a batch's share to the gradients; its loss and the number of right answers, still on the device."""
     inputs, targets = (tensor.to(session.compute.device, non_blocking=True) for tensor in batch)
     with session.compute.autocast():
-        logits = feed.forward(session.module, inputs).float()
-    loss = session.loss(logits, targets)
+        outputs = [logits.float() for logits in feed.outputs(session.module, inputs)]
+    loss = session.loss.total(outputs, targets)
     scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
     truth = targets if targets.ndim == 1 else targets.argmax(1)
-    return loss.detach(), (logits.argmax(1) == truth).sum()
+    return loss.detach(), (outputs[0].argmax(1) == truth).sum()
 
 
 def _move(session: Session, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:

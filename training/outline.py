@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.backbones import Normalized, build, freeze, layer_names, trained_names, training_mode
+from training.backbones import Normalized, build, layer_names
 from training.compute import Compute
+from training.freezing import freeze, trained_names, training_mode
 from training.optimize import make_optimizer, parameter_groups, peaks
 from training.recipe import Recipe
 from training.sections import Stage
@@ -65,7 +66,7 @@ def outline(recipe: Recipe, photos: dict[str, int], classes: tuple[str, ...], co
     trained = {stage.name: set(trained_names(module, recipe.backbone.name, stage)) for stage in recipe.stages}
     layers = [
         _layer(module, name, [key for key in sizes if key.startswith(f"{name}.")], trained)
-        for name in _innermost(layer_names(recipe.backbone.name))
+        for name in _innermost(layer_names(module.network))
     ]
     return Outline(
         photos=photos,
@@ -124,8 +125,9 @@ def _steps(recipe: Recipe, stage: Stage, module: Normalized, compute: Compute) -
 
     def step() -> None:
         with compute.autocast():
-            logits = module(images).float()
-        functional.cross_entropy(logits, targets).backward()  # type: ignore[no-untyped-call]
+            outputs = [logits.float() for logits in module.with_auxiliaries(images)]
+        loss = torch.stack([functional.cross_entropy(logits, targets) for logits in outputs]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()  # at a learning rate of 0: nothing moves
         optimizer.zero_grad(set_to_none=True)
 

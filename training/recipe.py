@@ -69,6 +69,17 @@ class Recipe(Section):
             raise ValueError(f"two stages have the same name: {', '.join(names)}")
         return self
 
+    @model_validator(mode="after")
+    def _normalization_per_channel(self) -> "Recipe":
+        channels = self.backbone.channels
+        for key, values in (("mean", self.normalization.mean), ("std", self.normalization.std)):
+            if len(values) != channels:
+                raise ValueError(
+                    f"`normalization.{key}` has {len(values)} values and `backbone.channels` is {channels}; "
+                    "give one value per channel"
+                )
+        return self
+
     def to_yaml(self) -> str:
         """The resolved recipe with every default written out; equal recipes give equal text."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
@@ -249,7 +260,7 @@ def _data_problems(content: dict[str, Any], data_root: Path) -> list[str]:
 
 def _network_problems(recipe: Recipe) -> list[str]:
     # Imported here: torch takes seconds, and listing or showing recipes needs none of it.
-    from training.backbones import check_network
+    from training.compatibility import check_network
     from training.solver import check_solver
 
     return check_network(recipe) or check_solver(recipe)

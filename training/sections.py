@@ -16,6 +16,8 @@ def _words(value: object) -> object:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+DropoutShare = Annotated[float, Field(ge=0, lt=1)]
+
 Layers = Annotated[tuple[str, ...], BeforeValidator(_words)]
 """`head`, `all`, or names of layers and parameters as `named_modules()` gives them; * ? and [0-9] match."""
 
@@ -76,19 +78,54 @@ class Data(Section):
         return self
 
 
+class Pooling(Section):
+    """Max pooling."""
+
+    kernel: Annotated[int, Field(ge=1, le=64)] = Field(description="side in pixels")
+    stride: Annotated[int, Field(ge=1, le=64)] = Field(description="in pixels")
+
+
+class Stem(Section):
+    """The first convolution and first pooling, in place of the network's own: for small pictures as a rule."""
+
+    kernel: Annotated[int, Field(ge=1, le=64)] = Field(description="side of the first convolution's kernels in pixels")
+    stride: Annotated[int, Field(ge=1, le=64)] = 1
+    padding: Annotated[int, Field(ge=0, le=64)] = 0
+    bias: bool | None = Field(None, description="None: where the network's own has one")
+    pool: Pooling | Literal["keep", "none"] = Field("keep", description="of the first max pooling")
+
+
+class Head(Section):
+    """Layers in place of the last one: for each width a layer, ReLU and dropout, then the one for the classes."""
+
+    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(min_length=1)]
+    dropouts: tuple[DropoutShare, ...] = Field(description="after each of the layers; 0: none")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Head":
+        if len(self.widths) != len(self.dropouts):
+            raise ValueError(f"{len(self.widths)} widths and {len(self.dropouts)} dropouts; give a dropout per width")
+        return self
+
+
 class Backbone(Section):
-    """A torchvision network with its last layer made for the recipe's classes."""
+    """A network with its last layer made for the recipe's classes, and what else of it is replaced."""
 
     name: str
     weights: str = Field("imagenet", description="none, imagenet (torchvision's best), or a torchvision weights name")
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="before the head; None: its own")
+    dropout: DropoutShare | None = Field(None, description="before the head; None: its own")
+    channels: Literal[1, 3] = Field(3, description="1: pixels become grey inside the network, after ITU-R 601")
+    fill: Literal["sum", "mean"] = Field("sum", description="what one channel's first kernels make of three")
+    stem: Stem | None = None
+    head: Head | None = None
+    fresh: Layers = Field((), description="keep random weights although the weights have them")
 
 
 class Normalization(Section):
     """What the exported graph does to a pixel in 0…1 first: (pixel - mean) / std, per channel."""
 
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=3)] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)] = (0.229, 0.224, 0.225)
 
 
 class Optimizer(Section):

@@ -19,7 +19,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
 from inference.errors import RunInvalid
-from training.backbones import build
+from training.backbones import lay_out
 from training.calibrate import fit_temperature
 from training.checkpoint import Better, is_better
 from training.evaluate import Indices, negative_log_likelihood
@@ -118,8 +118,7 @@ def check_solver(recipe: Recipe) -> list[str]:
 def _is_linear(recipe: Recipe) -> bool:
     """Whether the logits are what one linear layer makes of the frozen features."""
     side, given = recipe.preprocessing.crop, []
-    with torch.device("meta"):
-        module = build(recipe, 2).eval()
+    module = lay_out(recipe).eval()
     head = head_of(module, recipe)
     head.register_forward_hook(lambda _layer, _inputs, output: given.append(output))
     logits = module(torch.empty(2, side, side, 3, dtype=torch.uint8, device="meta"))

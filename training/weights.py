@@ -1,18 +1,25 @@
 """Pretrained weights into a network, with a word on every key that could not be filled. Nothing is unpickled."""
 
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from inference.errors import RunInvalid
 from inference.manifest import Digest, file_entry
-from training.backbones import Normalized
+from training.backbones import AUXILIARY_WEIGHTS, Normalized, head_layers, published_weights
+from training.freezing import names_layer
+from training.networks import SOURCES
 from training.recipe import Recipe
+from training.sections import Backbone
+from training.stem import first_convolution, fitted_kernels
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,14 @@ class Filled:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     wrong_shape: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"weights {self.source}: {self.filled} tensors loaded"]
         for what, keys in (
             ("not in the weights, left random", self.missing),
             ("of another shape, left random", self.wrong_shape),
+            ("left random as the recipe asks", self.fresh),
             ("in the weights but not in the network, ignored", self.unexpected),
         ):
             if keys:
@@ -42,6 +51,7 @@ class Filled:
 class Weights:
     """Weights that were read and await a network; `state` is None where the recipe wants none."""
 
+    backbone: Backbone
     state: Mapping[str, Tensor] | None
     source: str
     sha256: Digest | None
@@ -50,36 +60,61 @@ class Weights:
 def read_weights(recipe: Recipe, file: Path | None) -> Weights:
     """Weights from a file, or else those that the recipe names. Raises RunInvalid: not to be read or downloaded."""
     if file is not None:
-        return Weights(_from_file(file), file.name, file_entry(file).sha256)
+        return Weights(recipe.backbone, _from_file(file), file.name, file_entry(file).sha256)
     if recipe.backbone.weights == "none":
-        return Weights(None, "none", None)
-    return _by_name(recipe)
+        return Weights(recipe.backbone, None, "none", None)
+    return _by_name(recipe.backbone)
 
 
 def fill(module: Normalized, weights: Weights) -> Filled:
-    """Load weights into the module's network. Raises RunInvalid where they fit no tensor of it."""
-    state, source = weights.state, weights.source
-    if state is None:
+    """Load weights into the module's network. Raises RunInvalid where they are another backbone's.
+
+    What the recipe replaces may be of another shape than in the weights, and nothing else: the head, and the first
+    convolution, whose kernels are brought to its shape where they can be.
+    """
+    backbone, source = weights.backbone, weights.source
+    if weights.state is None:
         return Filled(source, None, 0)
     own = module.network.state_dict()
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    fresh = tuple(key for key in own if any(names_layer(key, word) for word in backbone.fresh))
+    state = _fitted(module.network, weights.state, backbone)
+    common = [key for key in own if key in state and key not in fresh]
+    fitting = {key: state[key] for key in common if own[key].shape == state[key].shape}
     if not fitting:
         raise RunInvalid(
             f"none of the {len(state)} tensors in {source} fits the network; choose its own backbone's weights"
+        )
+    wrong = [key for key in common if key not in fitting]
+    replaced = (first_convolution(module.network), *head_layers(backbone.name))
+    shapes = {key: f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in wrong}
+    foreign = [shapes[key] for key in wrong if not any(names_layer(key, layer) for layer in replaced)]
+    if foreign:
+        raise RunInvalid(
+            f"{source} belongs to another backbone than {backbone.name}: {len(foreign)} tensors have other shapes, "
+            f"{foreign[0]} first; choose its own weights, or name layers that shall stay random in backbone.fresh"
         )
     module.network.load_state_dict(fitting, strict=False)
     return Filled(
         source,
         weights.sha256,
         filled=len(fitting),
-        missing=tuple(key for key in own if key not in state),
+        missing=tuple(key for key in own if key not in state and key not in fresh),
         unexpected=tuple(key for key in state if key not in own),
-        wrong_shape=tuple(
-            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-            for key in own
-            if key in state and key not in fitting
-        ),
+        wrong_shape=tuple(shapes.values()),
+        fresh=fresh,
     )
+
+
+def _fitted(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbone) -> Mapping[str, Tensor]:
+    """The weights with first kernels and position embeddings brought to the network's shapes, where they can be."""
+    fitted = dict(state)
+    kernels = f"{first_convolution(network)}.weight"
+    if kernels in fitted and fitted[kernels].ndim == 4:
+        fitted[kernels] = fitted_kernels(fitted[kernels], network.get_parameter(kernels).shape, backbone.fill)
+    if isinstance(network, VisionTransformer) and "encoder.pos_embedding" in fitted:
+        with suppress(ValueError):  # not of a square picture: of another shape then, and said so
+            interpolate_embeddings(network.image_size, network.patch_size, fitted)
+    return fitted
 
 
 def _from_file(file: Path) -> dict[str, Tensor]:
@@ -100,16 +135,19 @@ def _from_file(file: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in content.items()}
 
 
-def _by_name(recipe: Recipe) -> Weights:
-    name, wanted = recipe.backbone.name, recipe.backbone.weights
-    choices = models.get_model_weights(name)
-    weights = choices.DEFAULT if wanted == "imagenet" else choices[wanted]
+def _by_name(backbone: Backbone) -> Weights:
+    name, choices = SOURCES.get(backbone.name, backbone.name), published_weights(backbone.name)
+    weights = choices.DEFAULT if backbone.weights == "imagenet" else choices[backbone.weights]
+    options = {"aux_logits": True} if name in AUXILIARY_WEIGHTS else {}
     try:
-        state = models.get_model(name, weights=weights, progress=False).state_dict()
+        with warnings.catch_warnings():
+            # GoogLeNet's says that its auxiliary outputs are untrained; a recipe says what it trains.
+            warnings.simplefilter("ignore", UserWarning)
+            state = models.get_model(name, weights=weights, progress=False, **options).state_dict()
     except (URLError, OSError) as error:
         raise RunInvalid(
             f"torchvision's {weights} could not be downloaded ({error}); pass a state dict with --weights FILE, "
             "or set backbone.weights to none"
         ) from error
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
-    return Weights(state, str(weights), file_entry(cached).sha256 if cached.is_file() else None)
+    return Weights(backbone, state, str(weights), file_entry(cached).sha256 if cached.is_file() else None)

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from training.backbones import build, freeze, trained_names
+from training.backbones import build
+from training.freezing import freeze, trained_names
 from training.optimize import Average, make_optimizer, parameter_groups, peaks, set_rates
 from training.recipe import Recipe
 from training.sections import Optimizer, Rates, Stage

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from inference.errors import DataInvalid, RecipeInvalid
-from training.backbones import check_network
+from training.compatibility import check_network
 from training.recipe import Recipe, load_recipe, recipe_names
 
 Write = Callable[[dict[str, Any]], Path]

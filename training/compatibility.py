@@ -1,0 +1,104 @@
+"""What is wrong between a recipe and its network, found without weights or photos."""
+
+import difflib
+
+import torch
+from torch import nn
+
+from training.backbones import (
+    Normalized,
+    backbone_names,
+    bare_network,
+    head_layers,
+    is_built_for_a_size,
+    lay_out,
+    layer_names,
+    native_size,
+    published_weights,
+)
+from training.freezing import matches, names_layer, trained_names
+from training.head import dropouts
+from training.recipe import Recipe
+from training.sections import Stage
+from training.stem import first_pooling
+
+_REFUSALS = (RuntimeError, AssertionError, ValueError)
+
+
+def check_network(recipe: Recipe) -> list[str]:
+    """Every problem as `key: what is wrong; what to do`; empty when all is well."""
+    name = recipe.backbone.name
+    if name not in backbone_names():
+        near = difflib.get_close_matches(name, backbone_names(), n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(backbone_names())}"
+        return [f"backbone.name: no backbone is called {name!r}; {hint}"]
+    try:
+        module = lay_out(recipe)
+    except _REFUSALS as error:
+        return [
+            f"preprocessing.crop: {name} cannot be built for {recipe.preprocessing.crop} pixels "
+            f"({_first_line(error)}); its native size is {native_size(name)}"
+        ]
+    problems = _backbone_problems(recipe, module.network)
+    for index, stage in enumerate(recipe.stages):
+        problems += [f"stages.{index}.{problem}" for problem in _stage_problems(module, name, stage)]
+    return problems + _size_problems(recipe, module)
+
+
+def _backbone_problems(recipe: Recipe, network: nn.Module) -> list[str]:
+    backbone = recipe.backbone
+    name, problems = backbone.name, []
+    known = [weights.name for weights in published_weights(name)]
+    if backbone.weights not in ("none", "imagenet", *known):
+        problems.append(f"backbone.weights: {name} has none, imagenet, {', '.join(known)}; choose one of these")
+    if backbone.dropout is not None and not dropouts(network, head_layers(name)[-1]):
+        problems.append(f"backbone.dropout: {name} has no dropout before its head; leave the key out")
+    if backbone.stem is not None:
+        if is_built_for_a_size(name):
+            problems.append(f"backbone.stem: {name} is built around its first convolution; leave the key out")
+        elif backbone.stem.pool != "keep" and first_pooling(bare_network(name)) is None:
+            problems.append(f"backbone.stem.pool: {name} has no max pooling; leave the key out")
+    problems += [
+        f"backbone.fresh: {_unknown(word, name, network)}"
+        for word in backbone.fresh
+        if not any(names_layer(key, word) for key in network.state_dict())
+    ]
+    return problems
+
+
+def _stage_problems(module: Normalized, backbone: str, stage: Stage) -> list[str]:
+    names = [name for name, _ in module.network.named_parameters()]
+    problems = [
+        f"{key}: {_unknown(word, backbone, module.network)}"
+        for key, words in (("trains", stage.trains), ("freezes", stage.freezes))
+        for word in words
+        if not any(matches(name, word, backbone) for name in names)
+    ]
+    if not problems and not trained_names(module, backbone, stage):
+        problems.append("trains: `freezes` takes away all that `trains` names; nothing would be trained")
+    return problems
+
+
+def _size_problems(recipe: Recipe, module: Normalized) -> list[str]:
+    """Sizes that the network cannot take, tried on it: training crops in training mode, for auxiliary outputs."""
+    name, crop, size = recipe.backbone.name, recipe.preprocessing.crop, recipe.augmentation.size
+    if is_built_for_a_size(name) and size != crop:
+        return [f"augmentation.size: {name} is built for one size; make it equal to preprocessing.crop, {crop}"]
+    problems = []
+    for key, side, training in (("preprocessing.crop", crop, False), ("augmentation.size", size, True)):
+        try:
+            module.train(training)(torch.empty(2, side, side, 3, dtype=torch.uint8, device="meta"))
+        except _REFUSALS as error:
+            problems.append(
+                f"{key}: {name} cannot take {side} pixels ({_first_line(error)}); choose more, or its native size, "
+                f"{native_size(name)}"
+            )
+    return problems
+
+
+def _unknown(word: str, backbone: str, network: nn.Module) -> str:
+    return f"{word!r} matches no layer of {backbone}; it has {', '.join(layer_names(network))} and those inside"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
