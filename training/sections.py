@@ -1,10 +1,12 @@
 """The sections of a recipe: what each key means, its unit and its default."""
 
+import difflib
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from inference.manifest import Name
+from training.datasets.catalog import CATALOG
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -20,6 +22,18 @@ DropoutShare = Annotated[float, Field(ge=0, lt=1)]
 
 Layers = Annotated[tuple[str, ...], BeforeValidator(_words)]
 """`head`, `all`, or names of layers and parameters as `named_modules()` gives them; * ? and [0-9] match."""
+
+
+def _known_set(name: str) -> str:
+    if name not in CATALOG:
+        near = difflib.get_close_matches(name, CATALOG, n=1)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        raise ValueError(f"no data set has this name; {hint}Known are {', '.join(CATALOG)}")
+    return name
+
+
+SetName = Annotated[str, AfterValidator(_known_set)]
+"""A name of `petalpaw data list`."""
 
 
 class Section(BaseModel):
@@ -61,6 +75,9 @@ class Data(Section):
     validation: Source
     test: Source | None = None
     classes: tuple[str, ...] | None = Field(None, description="class folders in label order; None: all, sorted")
+    sets: Annotated[tuple[SetName, ...], BeforeValidator(_words)] = Field(
+        (), description="public data sets that the folders lie in, by name; fetched when no data root is given"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> "Data":

@@ -4,13 +4,14 @@ An archive with anything that pictures have no use for is refused whole: absolut
 bytes than its size can honestly hold.
 """
 
+import gzip
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PureWindowsPath
 
@@ -45,7 +46,7 @@ def members(path: Path) -> Iterator[Member]:
                 room -= member.size
                 _check(path, member, room)
             if member.kind == "file":
-                yield member
+                yield replace(member, read=partial(_read, path, member))
 
 
 @contextmanager
@@ -54,8 +55,13 @@ def damage(path: Path) -> Iterator[None]:
     try:
         yield
     # A zip's reader also raises RuntimeError (encrypted) and NotImplementedError (a rare compression).
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
         raise DataInvalid(f"{path} is damaged or no archive ({error}); remove it and fetch it again") from error
+
+
+def _read(path: Path, member: Member) -> bytes:
+    with damage(path):
+        return member.read()
 
 
 def _check(path: Path, member: Member, room: int) -> None:

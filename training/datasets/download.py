@@ -18,7 +18,7 @@ PAUSE = 1.0
 """Seconds before the second attempt; each further one waits twice as long."""
 
 TIMEOUT = httpx.Timeout(30, connect=10)
-CHUNK, MEGABYTE = 1 << 17, 1_000_000
+MEGABYTE = 1_000_000
 
 
 class _GivenUp(Exception):
@@ -123,7 +123,7 @@ def _receive(client: httpx.Client, address: str, archive: Archive, part: Path) -
             part.open("ab" if start else "wb") as file,
             Progress(what, (archive.size - start) // MEGABYTE, "MB") as progress,
         ):
-            for chunk in response.iter_raw(CHUNK):
+            for chunk in response.iter_raw():
                 if file.tell() + len(chunk) > archive.size:
                     raise _GivenUp(f"sends more than the {archive.size:,} bytes of the file")
                 before = (file.tell() - start) // MEGABYTE
