@@ -1,5 +1,6 @@
 """From photos to a published model: `petalpaw train`, `evaluate`, `export`, `parity`, `publish`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from commands.options import INTERRUPTED, SOME_FAILED, Device, DeviceOption, Models, RunFolder, messages
 from commands.outline import show_outline
+from inference.errors import DataInvalid
 
 app = typer.Typer()
 
@@ -16,7 +18,12 @@ app = typer.Typer()
 @app.command(epilog="Example: petalpaw train flowers --data photos/ --weights mobilenet_v2.pth")
 def train(
     recipe: Annotated[str | None, typer.Argument(help="A recipe file, or the name of a shipped recipe.")] = None,
-    data: Annotated[Path | None, typer.Option(help="The folder that the recipe's data folders lie in.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder that the recipe's data folders lie in; public sets that it names are fetched into ./data."
+        ),
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="A state dict to start from, instead of the recipe's.")] = None,
     changes: Annotated[
         list[str] | None,
@@ -41,9 +48,10 @@ def train(
             raise typer.BadParameter("a run that is resumed has its recipe, folder and weights; name none of them")
         record, chosen = read_record(resume)
         data, run = data or Path(record.data_root), resume
-    elif recipe is None or data is None:
+    elif recipe is None:
         raise typer.BadParameter("name a recipe and its photos with --data, or a run with --resume")
     else:
+        data = data or _named_sets(recipe, changes or (), fetching=not dry_run)
         chosen = load_recipe(recipe, data, changes or ())
         run = run or Path("runs") / chosen.name
     if dry_run:
@@ -62,6 +70,22 @@ def train(
     if result.status == "interrupted":
         raise typer.Exit(INTERRUPTED)
     typer.echo(result.folder)
+
+
+def _named_sets(recipe: str, changes: Sequence[str], fetching: bool) -> Path:
+    """Where the public sets that a recipe names lie, fetched if need be. Raises BadParameter where it names none."""
+    from training.datasets.store import DATA_ROOT, fetch_all
+    from training.recipe import load_recipe
+
+    sets = load_recipe(recipe, changes=changes).data.sets
+    if not sets:
+        raise typer.BadParameter(f"say with --data where the photos of {recipe} are; it names no public data set")
+    try:
+        load_recipe(recipe, DATA_ROOT, changes)  # whatever else is wrong ends here, before a long download
+    except DataInvalid:
+        if fetching:
+            fetch_all(sets, DATA_ROOT)
+    return DATA_ROOT
 
 
 @app.command(epilog="Example: petalpaw evaluate runs/flowers")

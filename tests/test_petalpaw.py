@@ -191,3 +191,39 @@ def test_help_imports_no_heavy_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_data_sets_are_listed_and_fetched_once(run: Run, tmp_path: Path) -> None:
+    listed = run("data", "list")
+    assert listed.returncode == 0
+    for name in ("flowers", "catdog", "hymenoptera", "mnist", "cifar10"):
+        assert name in listed.stdout
+    unknown = run("data", "fetch", "mnits")
+    assert unknown.returncode == 2
+    assert "no data set is called 'mnits'" in unknown.stderr
+    (tmp_path / "empty").mkdir()
+    lost = run("data", "fetch", "mnist", "--from", "empty")
+    assert lost.returncode == 3
+    assert "there is no train-images-idx3-ubyte.gz" in lost.stderr
+    assert "licence: CC BY-SA" in lost.stderr
+    for split in ("train", "test"):
+        for digit in range(10):
+            (tmp_path / "data/mnist" / split / str(digit)).mkdir(parents=True)
+            (tmp_path / "data/mnist" / split / str(digit) / "0.png").write_bytes(b"")
+    there = run("data", "fetch", "mnist")
+    assert (there.returncode, there.stdout) == (0, "data/mnist\n")
+    assert "already" in there.stderr
+    assert "20 pictures" in run("data", "list").stdout
+
+
+def test_a_recipe_fetches_its_sets_or_says_how(run: Run, tmp_path: Path) -> None:
+    blocked = {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}
+    failed = run("train", "flowers", "--set", "backbone.weights=none", **blocked)
+    assert failed.returncode == 3
+    assert "licence: CC BY 2.0" in failed.stderr
+    assert "flower_photos.tgz could not be fetched" in failed.stderr
+    assert "download_failed" in failed.stderr
+    (tmp_path / "mine").mkdir()
+    missing = run("train", "flowers", "--data", "mine", "--set", "backbone.weights=none")
+    assert missing.returncode == 3
+    assert "run `petalpaw data fetch flowers --to" in missing.stderr

@@ -6,6 +6,7 @@ stay inside the data root; those that leave it are left out and reported.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,11 +30,14 @@ class Scan:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def folder_problems(root: Path, source: Source) -> list[str]:
-    """What keeps a source's folders from being read, `key: what is wrong`; empty when nothing does."""
+def folder_problems(root: Path, source: Source, sets: Sequence[str] = ()) -> list[str]:
+    """What keeps a source's folders from being read, `key: what is wrong`; empty when nothing does.
+
+    A folder of one of the named `sets` can be fetched, which is said.
+    """
     named = {"folder": source.folder} if source.folder is not None else {}
     named |= {f"folders.{label}": folder for label, folder in (source.folders or {}).items()}
-    return [f"{key}: {problem}" for key, folder in named.items() if (problem := _folder_problem(root, folder))]
+    return [f"{key}: {problem}" for key, folder in named.items() if (problem := _folder_problem(root, folder, sets))]
 
 
 def scan_source(root: Path, source: Source) -> Scan:
@@ -62,12 +66,14 @@ def _by_number(path: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path)]
 
 
-def _folder_problem(root: Path, folder: str) -> str | None:
+def _folder_problem(root: Path, folder: str, sets: Sequence[str]) -> str | None:
     path = (root / folder).resolve()
     if not path.is_relative_to(root):
         return f"{folder!r} leaves the data root {root}; choose a data root that holds it"
     if not path.is_dir():
-        return f"{folder!r} is not a folder in the data root {root}; correct one of the two"
+        name = folder.partition("/")[0]
+        remedy = f"run `petalpaw data fetch {name} --to {root}`" if name in sets else "correct one of the two"
+        return f"{folder!r} is not a folder in the data root {root}; {remedy}"
     return None
 
 

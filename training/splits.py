@@ -35,14 +35,15 @@ def check_data(data: Data, data_root: Path) -> list[str]:
     """Everything that is wrong with the folders of a recipe, without opening a photo; empty when all is well."""
     root = data_root.resolve()
     if not root.is_dir():
-        return [f"data: the data root {data_root} is not a folder; give the folder that holds your photos"]
+        fetch = f", or run `petalpaw data fetch {' '.join(data.sets)} --to {data_root}`" if data.sets else ""
+        return [f"data: the data root {data_root} is not a folder; give the folder that holds your photos{fetch}"]
     problems: list[str] = []
     scans: dict[str, Scan] = {}
     for split in SPLITS:
         source: Source | None = getattr(data, split)
         if source is None or source.share is not None:
             continue
-        if missing := folder_problems(root, source):
+        if missing := folder_problems(root, source, data.sets):
             problems += [f"data.{split}.{problem}" for problem in missing]
         else:
             scans[split] = scan_source(root, source)
