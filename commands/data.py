@@ -20,10 +20,11 @@ def data_list(to: Root = Path("data")) -> None:
     from training.datasets.catalog import CATALOG
     from training.datasets.store import lacking, pictures_in
 
-    table = Table("name", "what", "pictures", "download", f"in {to}", "licence")
+    table = Table("name", "pictures", "download", f"in {to}", "what, from whom, who may use it", show_lines=True)
     for each in CATALOG.values():
-        there = f"{pictures_in(each, to):,} pictures" if not lacking(each, to) else "–"
-        table.add_row(each.name, each.title, f"{each.count:,}", f"{each.size / 1e6:,.0f} MB", there, each.licence)
+        there = f"{pictures_in(each, to):,}" if not lacking(each, to) else "–"
+        about = f"{each.title}\n{each.origin}\n{each.licence}"
+        table.add_row(each.name, f"{each.count:,}", f"{each.size / 1e6:,.0f} MB", there, about)
     Console().print(table)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from inference.errors import DataInvalid
@@ -58,7 +59,7 @@ def fetch(chosen: NamedSet, root: Path, source: Path | None = None) -> bool:
         files = _found(chosen, source) if source else [download(each, root / DOWNLOADS) for each in chosen.archives]
         _lay_out(chosen, files, root)
         if not source:
-            shutil.rmtree(root / DOWNLOADS)
+            _remove(files)
     return True
 
 
@@ -88,6 +89,14 @@ def _lay_out(chosen: NamedSet, files: Sequence[Path], root: Path) -> None:
     say(f"{chosen.name}: {written:,}{short} pictures in {root / chosen.name}")
 
 
+def _remove(files: Sequence[Path]) -> None:
+    """Remove downloaded archives; what another set has begun to download stays."""
+    for path in files:
+        path.unlink()
+    with suppress(OSError):
+        files[0].parent.rmdir()
+
+
 def _check_contents(archives: Sequence[Archive], files: Sequence[Path]) -> None:
     """Hold files that may have been compressed anew to the digest of what they hold. Raises DataInvalid."""
     for archive, path in zip(archives, files, strict=True):
@@ -104,11 +113,12 @@ def _found(chosen: NamedSet, source: Path) -> list[Path]:
     """The set's files below a folder, verified: each archive as it was published, or unpacked. Raises DataInvalid."""
     if not source.is_dir():
         raise DataInvalid(f"--from {source} is not a folder; name the one that the downloaded files lie in")
-    wanted = {name for archive in chosen.archives for name in (archive.name, archive.unpacked)}
+    wanted_files = {each.name for each in chosen.archives} | {each.unpacked for each in chosen.archives}
+    wanted_folders = {each.unpacked for each in chosen.archives if each.content_sha256 is None}
     present: dict[str, Path] = {}
     for folder, folders, files in os.walk(source):
         folders.sort()
-        for name in wanted.intersection(folders + files):
+        for name in sorted(wanted_files.intersection(files) | wanted_folders.intersection(folders)):
             present.setdefault(name, Path(folder) / name)
     paths = [present.get(archive.name) or present.get(archive.unpacked) for archive in chosen.archives]
     lost = [f"{each.name} (or {each.unpacked})" for each, path in zip(chosen.archives, paths, strict=True) if not path]

@@ -37,7 +37,8 @@ def test_mnist_takes_files_that_were_unpacked_or_compressed_anew(tmp_path: Path,
     raw = {name.removesuffix(".gz"): gzip.decompress(content) for name, content in mnist_files.items()}
     anew = {name: gzip.compress(gzip.decompress(content), 1) for name, content in mnist_files.items()}
     assert anew != mnist_files
-    for number, files in enumerate((raw, anew)):
+    nested = {f"{name}/{name}": content for name, content in raw.items()}
+    for number, files in enumerate((raw, anew, nested)):
         assert fetch(expecting("mnist", mnist_files), tmp_path / f"{number}", put(tmp_path / f"from{number}", files))
 
 

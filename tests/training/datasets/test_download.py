@@ -228,9 +228,11 @@ def test_a_set_is_fetched_once_and_resumed(
         fetch(chosen, tmp_path)
     assert not (tmp_path / "mnist").exists()
     assert "licence: CC BY-SA" in capsys.readouterr().err
+    (tmp_path / ".downloads" / "other.zip.part").write_bytes(b"begun")
     assert fetch(chosen, tmp_path)
     assert len(server.asked) == 2 + 3  # the first file was not asked for again
-    assert [each.name for each in tmp_path.iterdir()] == ["mnist"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".downloads", "mnist"]
+    assert [each.name for each in (tmp_path / ".downloads").iterdir()] == ["other.zip.part"]
     assert not fetch(chosen, tmp_path)
     assert len(server.asked) == 5
 
