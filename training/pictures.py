@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from training.evaluate import ECE_BINS, Probabilities, Reliability
 from training.gradcam import Heat
@@ -21,6 +21,7 @@ from training.residuals import Residual
 from training.steps import Step
 
 BLUE, ORANGE, RED, GREY = "#2b6cb0", "#dd6b20", "#c53030", "#a0aec0"
+_MANY_TIMES = 30  # a loss that falls this much is a flat line on a plain scale
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -65,8 +66,12 @@ def draw_iterations(path: Path, steps: Sequence[Step]) -> None:
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         numbers, losses = [step.step for step in steps], [step.loss for step in steps]
+        means = smoothed(losses)
         upper.plot(numbers, losses, color=ORANGE, linewidth=0.8, alpha=0.45, label="each step")
-        upper.plot(numbers, smoothed(losses), color=BLUE, linewidth=1.8, label="smoothed")
+        upper.plot(numbers, means, color=BLUE, linewidth=1.8, label="smoothed")
+        if max(means) > _MANY_TIMES * min(means) > 0:
+            _scale_by_logarithm(upper)
+            upper.set_ylim(min(means) / 3, max(*losses, *means) * 1.5)  # single steps may come close to nothing
         upper.set(title="Training loss per step", ylabel="loss")
         upper.legend()
         for name, colour in (("head", BLUE), ("backbone", ORANGE)):
@@ -160,7 +165,11 @@ def draw_residuals(path: Path, report: Sequence[Residual], what: str) -> None:
         places = np.arange(len(report))
         upper.plot(places, [each.shortcut for each in report], "o-", color=GREY, label="‖x‖, the shortcut")
         upper.plot(places, [each.branch for each in report], "o-", color=BLUE, label="‖F(x)‖, what the block adds")
-        upper.set(title=f"What each residual block adds, on {shortened(what, 60)}", yscale="log", ylabel="norm")
+        figure.suptitle(
+            f"What each residual block adds, on {shortened(what, 60)}", fontweight="bold", x=0.01, ha="left"
+        )
+        upper.set(ylabel="norm")
+        _scale_by_logarithm(upper)
         upper.legend()
         lower.bar(places, [each.ratio for each in report], color=BLUE)
         lower.axhline(1, color=GREY, linestyle="--")
@@ -169,7 +178,7 @@ def draw_residuals(path: Path, report: Sequence[Residual], what: str) -> None:
         names = [shortened(each.block, 32) for each in report]
         lower.set_xticks(places[::every], names[::every], rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
 
-    _save(path, (max(6.0, min(2 + 0.3 * len(report), 16)), 6.2), draw)
+    _save(path, (max(9.0, min(2 + 0.3 * len(report), 16)), 6.2), draw)
 
 
 def draw_confusion(path: Path, counts: Any, labels: Sequence[str], split: str) -> None:
@@ -256,6 +265,15 @@ def _drawable(character: str) -> bool:
 @lru_cache(maxsize=1)
 def _font() -> Any:
     return font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+
+
+def _scale_by_logarithm(axes: Axes) -> None:
+    """Heights by their logarithm, with plain numbers at powers of ten, and between them where there are few."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _mark_borders(axes: Axes, stages: Sequence[tuple[int, str]], named: bool = True) -> None:
