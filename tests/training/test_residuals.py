@@ -12,6 +12,7 @@ from training.sections import Normalization
 NETWORKS = {  # the additions of each, counted by hand in its paper's table
     "resnet18": 8,
     "resnext50_32x4d": 16,
+    "resnet34_projected": 16,
     "mobilenet_v2": 10,
     "mobilenet_v3_small": 6,
     "mnasnet0_5": 10,
