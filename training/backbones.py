@@ -46,6 +46,7 @@ class Normalized(nn.Module):
     def __init__(self, network: nn.Module, normalization: Normalization) -> None:
         super().__init__()
         self.network = network
+        self.is_grey = len(normalization.mean) == 1
         mean, std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
         # (pixel / 255 - mean) / std as one product and one sum.
         self.register_buffer("scale", (1 / (255 * std)).view(1, -1, 1, 1))
@@ -70,7 +71,7 @@ class Normalized(nn.Module):
     def _pixels(self, images: Tensor) -> Tensor:
         """What the network takes, float32 (batch, channels, height, width); channels-last without a copy."""
         pixels = images.permute(0, 3, 1, 2).to(self.scale.dtype)
-        if self.scale.shape[1] == 1:
+        if self.is_grey:
             # Whole numbers below 2²⁴: exact in float32, so every runtime rounds alike.
             pixels = torch.floor(((pixels * self.luma).sum(1, keepdim=True) + 32_768) / 65_536)
         return pixels * self.scale - self.shift

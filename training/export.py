@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
+from torch.jit._trace import TracerWarning
 
 from inference.golden import golden_crops
 from inference.manifest import MANIFEST, Golden, Manifest, Signature, digest_of, file_entry
@@ -20,6 +21,7 @@ from inference.repository import EXPORTED, Artifact
 from training.run import Run
 
 _EXAMPLES = 2  # an example batch of 1 would be taken for a constant
+_ONE_FILE = 1_900_000_000  # bytes of weights; a protobuf message ends at 2 GiB
 
 
 def export(run: Run) -> Artifact:
@@ -67,9 +69,10 @@ def eager_logits(module: nn.Module, crops: Crop) -> Logits:
 
 
 def export_onnx(module: nn.Module, examples: Crop, path: Path) -> None:
-    """Write one self-contained ONNX file with a dynamic batch axis, input `images`, output `logits`.
+    """Write an ONNX file with a dynamic batch axis, input `images`, output `logits`.
 
-    The exporter's notes on source files and lines are left out: they name folders of this machine.
+    Weights beyond what one such file can hold lie in a second file beside it, `<name>.data`. The exporter's notes on
+    source files and lines are left out: they name folders of this machine.
     """
     with _deprecations_ignored():
         program = torch.onnx.export(
@@ -88,8 +91,9 @@ def export_onnx(module: nn.Module, examples: Crop, path: Path) -> None:
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    size = sum(tensor.nbytes for tensor in module.state_dict().values())
+    onnx.save(model, path, save_as_external_data=size > _ONE_FILE, location=f"{path.name}.data")
+    onnx.checker.check_model(path, full_check=True)
 
 
 def export_torchscript(module: nn.Module, examples: Crop, path: Path) -> None:
@@ -107,8 +111,11 @@ def export_torchscript(module: nn.Module, examples: Crop, path: Path) -> None:
 
 @contextmanager
 def _deprecations_ignored() -> Iterator[None]:
-    """torch.jit is deprecated since 2.11 but works; the ONNX exporter warns about its own internals."""
+    """torch.jit is deprecated since 2.11 but works; the ONNX exporter warns about its own internals.
+
+    The tracer's warnings speak of input sizes that become constants: in an artifact they are, parity tries the rest.
+    """
     with warnings.catch_warnings():
-        for category in (DeprecationWarning, FutureWarning, UserWarning):
+        for category in (DeprecationWarning, FutureWarning, UserWarning, TracerWarning):
             warnings.simplefilter("ignore", category)
         yield

@@ -44,11 +44,11 @@ def check(artifact: Artifact, module: nn.Module, photos: Sequence[Path]) -> Iter
     `photos` go through the artifact's own preprocessing; unreadable ones are left out. Golden inputs are added.
     """
     crops = np.concatenate([golden_crops(artifact.manifest.preprocessing.crop), *_crops(artifact, photos)])
-    expected = {batch: _by_batches(crops, batch, lambda part: eager_logits(module, part)) for batch in BATCHES}
+    expected = {batch: by_batches(crops, batch, lambda part: eager_logits(module, part)) for batch in BATCHES}
     for name, device in present(artifact):
         runtime = load_runtime(name, artifact.folder, device, threads=1)
         for batch in BATCHES:
-            found = _by_batches(crops, batch, runtime.run)
+            found = by_batches(crops, batch, runtime.run)
             yield compare(name, device, batch, expected[batch], found, artifact.manifest.golden.tolerance)
 
 
@@ -90,7 +90,12 @@ def report(artifact: Artifact, comparisons: Iterable[Comparison]) -> ParityRepor
     pairs = list(dict.fromkeys((item.runtime, item.device) for item in comparisons))
     summary = ParityReport(
         passed=not problems,
-        files={runtime_class(name).file: artifact.manifest.files[runtime_class(name).file].sha256 for name, _ in pairs},
+        files={
+            # model.onnx and, beside a large one, model.onnx.data
+            file: entry.sha256
+            for file, entry in artifact.manifest.files.items()
+            if any(file.startswith(runtime_class(name).file) for name, _ in pairs)
+        },
         figures=tuple(
             _figure([item for item in comparisons if (item.runtime, item.device) == pair], artifact) for pair in pairs
         ),
@@ -114,7 +119,7 @@ def present(artifact: Artifact) -> list[tuple[str, Device]]:
 
 def structure_problems(path: Path, signature: Signature) -> list[str]:
     """What in an ONNX file's inputs and outputs differs from the signature: names, dtypes, axes, the batch axis."""
-    graph = onnx.load(path).graph
+    graph = onnx.load(path, load_external_data=False).graph
     return [
         f"{path.name}: {problem}"
         for what, wanted, found in (
@@ -154,7 +159,7 @@ def _figure(items: Sequence[Comparison], artifact: Artifact) -> ParityFigure:
     )
 
 
-def _by_batches(crops: Crop, size: int, run: Callable[[Crop], Logits]) -> Logits:
+def by_batches(crops: Crop, size: int, run: Callable[[Crop], Logits]) -> Logits:
     """The logits of all crops, run `size` at a time; the last batch is filled up from the front, so none is smaller."""
     order = np.resize(np.arange(len(crops)), -(-len(crops) // size) * size)
     parts = [run(crops[order[start : start + size]]) for start in range(0, len(order), size)]
