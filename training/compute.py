@@ -2,11 +2,14 @@
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision, Precision
+from torch import nn
 
 from inference.budget import whole_cores
 from inference.errors import DeviceUnavailable, RecipeInvalid
@@ -15,9 +18,9 @@ from training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and the type that matrix products run in; float32 means no autocast."""
+    """A Fabric, which holds the device, and the type that matrix products run in; float32 means no autocast."""
 
-    device: torch.device
+    fabric: Fabric
     dtype: torch.dtype
 
     @classmethod
@@ -33,25 +36,37 @@ class Compute:
             raise DeviceUnavailable("torch sees no CUDA device; check the driver with nvidia-smi, or train with cpu")
         # PyTorch counts the host's cores; a container's share of them may be smaller.
         torch.set_num_threads(whole_cores())
-        chosen = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
-        if recipe.precision == "fp16" and chosen.type == "cpu":
+        kind: Literal["cpu", "cuda"] = "cuda" if has_cuda and device != "cpu" else "cpu"
+        if recipe.precision == "fp16" and kind == "cpu":
             raise RecipeInvalid("precision: fp16 trains on CUDA only; choose auto, bf16 or fp32 for a CPU")
-        return cls(chosen, _dtype(recipe.precision, chosen))
+        dtype = _dtype(recipe.precision, kind)
+        fabric = Fabric(accelerator=kind, devices=1, plugins=_precision(dtype, kind))
+        fabric.launch()
+        return cls(fabric, dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.fabric.device
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else platform.processor() or "CPU"
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         return f"{self.device.type} ({name}{threads}), {str(self.dtype).removeprefix('torch.')}"
 
-    @contextmanager
-    def autocast(self) -> Iterator[None]:
-        """Mixed precision for the block, where the run has it."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            yield
+    def setup(self, part: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Both, wrapped for `fabric.backward` and one stage: the module computes in the run's precision."""
+        network, wrapped = self.fabric.setup(part, optimizer, move_to_device=False)
+        return network, wrapped
 
-    def scaler(self) -> torch.amp.GradScaler:
-        """Scales losses so that float16 gradients do not vanish; does nothing for other types."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision for the block, where the run has it."""
+        return self.fabric.autocast()
+
+    @property
+    def precision(self) -> Precision:
+        """Its state, the scale of float16 losses, belongs into a checkpoint; other types have none."""
+        return self.fabric.strategy.precision
 
 
 def make_repeatable(compute: Compute) -> None:
@@ -62,10 +77,24 @@ def make_repeatable(compute: Compute) -> None:
         torch.backends.cudnn.deterministic = True
 
 
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
+class _Mixed(MixedPrecision):
+    """Autocast alone: mixed pictures in 0…255 would lose levels if they were rounded before they are normalised."""
+
+    def convert_input(self, data: Any) -> Any:
+        """The data as they are."""
+        return data
+
+
+def _precision(dtype: torch.dtype, kind: str) -> Precision:
+    if dtype == torch.float32:
+        return Precision()
+    return _Mixed("16-mixed" if dtype == torch.float16 else "bf16-mixed", kind)
+
+
+def _dtype(precision: str, kind: str) -> torch.dtype:
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    if device.type == "cuda":
+    if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     # AVX-512's bf16 products alone, without AMX's tiles, train slower than fp32 (benchmarks/results/training_loop.md).
     return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else torch.float32

@@ -18,18 +18,28 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True)
 class Feed:
-    """`train(epoch)` and `validation()` give batches; `forward` takes a batch's inputs through (part of) a module.
+    """`train(epoch)` and `validation()` give batches; `part` is the part of a module that takes their inputs.
 
     `targets` of training batches are class indices, int64 (batch,), or class probabilities, float32 (batch, classes).
-    `outputs` is `forward` with the logits of auxiliary outputs after the main ones, for training.
     """
 
     steps: int
     photos: int
     train: Callable[[int], Iterator[Batch]]
     validation: Callable[[], Iterator[Batch]]
-    forward: Callable[[Normalized, Tensor], Tensor]
-    outputs: Callable[[Normalized, Tensor], tuple[Tensor, ...]]
+    part: Callable[[Normalized], nn.Module]
+
+
+class Outputs(nn.Module):
+    """A part of a network as training calls it: a batch's inputs → its logits, those of auxiliary outputs last."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Each float32 (batch, classes)."""
+        return self.part.with_auxiliaries(inputs) if isinstance(self.part, Normalized) else (self.part(inputs),)
 
 
 def photo_feed(photos: Photos, batches: TrainingBatches) -> Feed:
@@ -46,8 +56,7 @@ def photo_feed(photos: Photos, batches: TrainingBatches) -> Feed:
         photos=len(batches) * min(recipe.batch_size, len(photos.splits["train"])),
         train=train,
         validation=lambda: photos.crops(photos.splits["validation"], EVALUATION_BATCH),
-        forward=lambda module, images: module(images),
-        outputs=lambda module, images: module.with_auxiliaries(images),
+        part=lambda module: module,
     )
 
 
@@ -70,8 +79,7 @@ def feature_feed(photos: Photos, module: Normalized, compute: Compute) -> Feed:
         photos=steps * size,
         train=train,
         validation=lambda: iter([(features, labels)]),
-        forward=lambda module, inputs: head_of(module, recipe)(inputs),
-        outputs=lambda module, inputs: (head_of(module, recipe)(inputs),),
+        part=lambda module: head_of(module, recipe),
     )
 
 

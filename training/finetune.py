@@ -19,7 +19,7 @@ from training.checkpoint import BEST, LAST, Checkpoint, Identity, is_better, loa
 from training.compute import Compute, make_repeatable
 from training.dataset import CACHE_BYTES, Batch, Photos, TrainingBatches, default_workers, open_photos
 from training.evaluate import negative_log_likelihood
-from training.feed import Feed, feature_feed, features_of, head_of, photo_feed
+from training.feed import Feed, Outputs, feature_feed, features_of, head_of, photo_feed
 from training.freezing import freeze, trained_names, training_mode
 from training.history import HISTORY, Epoch, write_history
 from training.interruption import Interrupted, Interruption
@@ -151,10 +151,8 @@ def train_stage(session: Session, index: int) -> None:
         return
     groups = parameter_groups(session.module, session.recipe.backbone.name, stage)
     optimizer = make_optimizer(groups, stage.optimizer)
-    scaler = session.compute.scaler()
     if state.stage == index and state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
-        scaler.load_state_dict(state.scaler)
     elif session.average:
         session.average.restart(session.module)
     say(f"{_announcement(session, stage, names)}; learning rates: {peaks(groups)}")
@@ -162,12 +160,13 @@ def train_stage(session: Session, index: int) -> None:
         feed = feature_feed(session.photos, session.module, session.compute)
     else:
         feed = photo_feed(session.photos, session.batches)
+    network, optimizer = session.compute.setup(Outputs(feed.part(session.module)), optimizer)
     first = state.stage_epoch if state.stage == index else 0
     for stage_epoch in range(first, stage.epochs):
         torch.manual_seed(seed_of(session.recipe.seed, "epoch", len(session.history)))
-        trained = train_one_epoch(session, stage, stage_epoch, feed, optimizer, scaler)
+        trained = train_one_epoch(session, stage, stage_epoch, feed, network, optimizer)
         figures = validate(session, stage, feed)
-        _record(session, index, stage_epoch, trained | figures, optimizer, scaler)
+        _record(session, index, stage_epoch, trained | figures, optimizer)
         if state.stage_over:
             break
 
@@ -196,8 +195,8 @@ def train_one_epoch(
     stage: Stage,
     stage_epoch: int,
     feed: Feed,
+    network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
 ) -> dict[str, float]:
     """One pass over the training photos; the figures of its row in the history. Raises Interrupted, RunInvalid."""
     epoch, together = len(session.history), session.recipe.accumulate
@@ -212,12 +211,12 @@ def train_one_epoch(
             move, place = divmod(step, together)
             # The last group of an epoch may be short; its batches still make a mean.
             size = min(together, feed.steps - move * together)
-            loss, correct = _step(session, feed, batch, scaler, 1 / size)
+            loss, correct = _step(session, batch, network, 1 / size)
             if place + 1 == size:
                 done = stage_epoch * moves + move
                 set_rates(optimizer, rate_factor(stage.schedule, done, stage.epochs * moves, moves, losses))
                 session.rates += size * [rates_of(optimizer.param_groups)]
-                _move(session, optimizer, scaler)
+                _move(session, network, optimizer)
             totals.add(loss, correct, len(batch[1]))
             progress.step(None, len(batch[1]), note=totals.note)
             session.interruption.check()
@@ -235,13 +234,13 @@ def train_one_epoch(
 @torch.inference_mode()
 def validate(session: Session, stage: Stage, feed: Feed) -> dict[str, float]:
     """Losses and accuracy of the kept module on validation, in the run's precision. Raises Interrupted, RunInvalid."""
-    module = session.kept_module.eval()
+    part = feed.part(session.kept_module.eval())
     parts: list[Tensor] = []
     truths: list[Tensor] = []
     for inputs, targets in feed.validation():
         session.interruption.check()
         with session.compute.autocast():
-            parts.append(feed.forward(module, inputs.to(session.compute.device)).float().cpu())
+            parts.append(part(inputs.to(session.compute.device)).float().cpu())
         truths.append(targets.cpu())
     logits, truth = torch.cat(parts).numpy(), torch.cat(truths).numpy()
     # The last step's loss was taken before its update: weights that it ruined show here first.
@@ -254,28 +253,24 @@ def validate(session: Session, stage: Stage, feed: Feed) -> dict[str, float]:
     }
 
 
-def _step(
-    session: Session, feed: Feed, batch: Batch, scaler: torch.amp.GradScaler, share: float
-) -> tuple[Tensor, Tensor]:
+def _step(session: Session, batch: Batch, network: nn.Module, share: float) -> tuple[Tensor, Tensor]:
     """Add a batch's share to the gradients; its loss and the number of right answers, still on the device."""
     inputs, targets = (tensor.to(session.compute.device, non_blocking=True) for tensor in batch)
-    with session.compute.autocast():
-        outputs = [logits.float() for logits in feed.outputs(session.module, inputs)]
+    outputs = network(inputs)
     loss = session.loss.total(outputs, targets)
-    scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+    session.compute.fabric.backward(loss * share)
     truth = targets if targets.ndim == 1 else targets.argmax(1)
     return loss.detach(), (outputs[0].argmax(1) == truth).sum()
 
 
-def _move(session: Session, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+def _move(session: Session, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Let the gradients move the weights, and the weights the average."""
     if session.recipe.clip_norm:
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(
-            [parameter for group in optimizer.param_groups for parameter in group["params"]], session.recipe.clip_norm
+        # Gradients that are no numbers do not end the run here: the losses say where, in words.
+        session.compute.fabric.clip_gradients(
+            network, optimizer, max_norm=session.recipe.clip_norm, error_if_nonfinite=False
         )
-    scaler.step(optimizer)
-    scaler.update()
+    optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     if session.average:
         session.average.update(session.module)
@@ -287,7 +282,6 @@ def _record(
     stage_epoch: int,
     figures: dict[str, float],
     optimizer: torch.optim.Optimizer | None = None,
-    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Save what an epoch did: best weights first, then the checkpoint that makes the epoch count."""
     state, selection = session.state, session.recipe.selection
@@ -304,7 +298,7 @@ def _record(
     if session.average:
         state.average, state.average_updates = session.average.module.state_dict(), session.average.updates
     state.optimizer = optimizer.state_dict() if optimizer else None
-    state.scaler = scaler.state_dict() if scaler else {}
+    state.scaler = session.compute.precision.state_dict()
     state.history = [asdict(epoch) for epoch in session.history]
     if kept:
         save(
@@ -360,6 +354,8 @@ def _restore(session: Session) -> None:
     """Bring a session to where its last checkpoint left it. Raises RunInvalid for a checkpoint of another run."""
     session.state = load(session.folder / LAST, session.state.identity)
     session.module.load_state_dict(session.state.module)
+    if session.state.scaler:
+        session.compute.precision.load_state_dict(session.state.scaler)
     if session.recipe.average:
         session.average = Average(session.module, session.recipe.average)
         if session.state.average is not None:
