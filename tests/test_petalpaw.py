@@ -216,16 +216,3 @@ def test_data_sets_are_listed_and_fetched_once(run: Run, tmp_path: Path) -> None
     assert [line.split("│")[4].strip() for line in run("data", "list").stdout.splitlines() if "│ mnist" in line] == [
         "20"
     ]
-
-
-def test_a_recipe_fetches_its_sets_or_says_how(run: Run, tmp_path: Path) -> None:
-    blocked = {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}
-    failed = run("train", "flowers", "--set", "backbone.weights=none", **blocked)
-    assert failed.returncode == 3
-    assert "licence: CC BY 2.0" in failed.stderr
-    assert "flower_photos.tgz could not be fetched" in failed.stderr
-    assert "download_failed" in failed.stderr
-    (tmp_path / "mine").mkdir()
-    missing = run("train", "flowers", "--data", "mine", "--set", "backbone.weights=none")
-    assert missing.returncode == 3
-    assert "run `petalpaw data fetch flowers --to" in missing.stderr
