@@ -35,6 +35,7 @@ from training.run import (
     provenance_of,
     read_record,
 )
+from training.sections import Normalization
 from training.splits import write_splits
 from training.steps import STEPS, read_steps
 from training.weights import Filled
@@ -42,7 +43,9 @@ from training.weights import Filled
 _TILES = 18
 
 
-def begin(folder: Path, recipe: Recipe, photos: Photos, filled: Filled, compute: Compute) -> None:
+def begin(
+    folder: Path, recipe: Recipe, photos: Photos, filled: Filled, normalization: Normalization, compute: Compute
+) -> None:
     """Lay down what the run is: its recipe, a batch of what it will see, and where it comes from. Raises RunInvalid.
 
     run.json comes last: a folder without it is not a run, and is begun anew.
@@ -56,6 +59,7 @@ def begin(folder: Path, recipe: Recipe, photos: Photos, filled: Filled, compute:
         data_root=str(photos.root),
         compute=str(compute),
         weights=asdict(filled),
+        normalization=normalization,
         left_out=len(photos.left_out),
         provenance=provenance_of(recipe, filled.source, filled.sha256, photos.fingerprint),
     ).write(folder)

@@ -26,7 +26,7 @@ AUXILIARY_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 """What each auxiliary output's loss counts: Szegedy et al. 2014, section 5; torchvision's reference training."""
 
 _BUILT_FOR_A_SIZE = ("vit_", "maxvit_")
-_LUMA = (19_595, 38_470, 7_471)
+LUMA = (19_595, 38_470, 7_471)
 """ITU-R 601-2's 0.299, 0.587 and 0.114 in 65,536ths: what Pillow's `L` reckons with."""
 _CLASSES = 10_007
 """A number of classes that is no layer's width."""
@@ -47,11 +47,16 @@ class Normalized(nn.Module):
         super().__init__()
         self.network = network
         self.is_grey = len(normalization.mean) == 1
-        mean, std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
-        # (pixel / 255 - mean) / std as one product and one sum.
-        self.register_buffer("scale", (1 / (255 * std)).view(1, -1, 1, 1))
-        self.register_buffer("shift", (mean / std).view(1, -1, 1, 1))
-        self.register_buffer("luma", torch.tensor(_LUMA).float().view(1, 3, 1, 1), persistent=False)
+        for name in ("scale", "shift"):
+            self.register_buffer(name, torch.empty(1, len(normalization.mean), 1, 1))
+        self.normalize_by(normalization)
+        self.register_buffer("luma", torch.tensor(LUMA).float().view(1, 3, 1, 1), persistent=False)
+
+    def normalize_by(self, normalization: Normalization) -> None:
+        """From now on (pixel / 255 - mean) / std, as one product and one sum."""
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (normalization.mean, normalization.std))
+        self.scale.copy_(1 / (255 * std))
+        self.shift.copy_(mean / std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float32 (batch, classes), of the main output."""
@@ -146,7 +151,8 @@ def is_built_for_a_size(name: str) -> bool:
 
 def build(recipe: Recipe, classes: int) -> Normalized:
     """The recipe's network with random weights (torch's global generator), in the recipe's memory format."""
-    module = Normalized(_network(recipe.backbone, recipe.preprocessing.crop, classes), recipe.normalization)
+    network = _network(recipe.backbone, recipe.preprocessing.crop, classes)
+    module = Normalized(network, recipe.normalization.over(recipe.backbone.channels))
     return module.to(memory_format=torch.channels_last) if recipe.channels_last else module
 
 
@@ -157,7 +163,7 @@ def lay_out(recipe: Recipe, classes: int = 2) -> Normalized:
     """
     with _WithoutMemory():
         network = _network(recipe.backbone, recipe.preprocessing.crop, classes)
-    return Normalized(network, recipe.normalization).to("meta")
+    return Normalized(network, recipe.normalization.over(recipe.backbone.channels)).to("meta")
 
 
 class _WithoutMemory(TorchFunctionMode):

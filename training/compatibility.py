@@ -16,7 +16,8 @@ from training.backbones import (
     native_size,
     published_weights,
 )
-from training.freezing import matches, names_layer, trained_names
+from training.blocks import depths
+from training.freezing import meant, names_layer, trained_names
 from training.head import dropouts
 from training.recipe import Recipe
 from training.sections import Stage
@@ -67,12 +68,11 @@ def _backbone_problems(recipe: Recipe, network: nn.Module) -> list[str]:
 
 
 def _stage_problems(module: Normalized, backbone: str, stage: Stage) -> list[str]:
-    names = [name for name, _ in module.network.named_parameters()]
     problems = [
         f"{key}: {_unknown(word, backbone, module.network)}"
         for key, words in (("trains", stage.trains), ("freezes", stage.freezes))
         for word in words
-        if not any(matches(name, word, backbone) for name in names)
+        if not meant(module.network, word, backbone)
     ]
     if not problems and not trained_names(module, backbone, stage):
         problems.append("trains: `freezes` takes away all that `trains` names; nothing would be trained")
@@ -97,6 +97,9 @@ def _size_problems(recipe: Recipe, module: Normalized) -> list[str]:
 
 
 def _unknown(word: str, backbone: str, network: nn.Module) -> str:
+    if word.startswith("last "):
+        count = 1 + max(depths(network, backbone).values())
+        return f"{backbone} has {count} blocks, its head among them; choose `last 1` to `last {count}`, not {word!r}"
     return f"{word!r} matches no layer of {backbone}; it has {', '.join(layer_names(network))} and those inside"
 
 

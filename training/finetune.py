@@ -26,6 +26,7 @@ from training.interruption import Interrupted, Interruption
 from training.lock import held
 from training.loss import Loss
 from training.meter import Totals, Watch, diverged
+from training.normalization import measure
 from training.optimize import Average, make_optimizer, parameter_groups, peaks, set_rates
 from training.pixels import PixelStore
 from training.progress import Progress, say
@@ -339,15 +340,22 @@ def _open_session(recipe: Recipe, folder: Path, photos: Photos, compute: Compute
 
 
 def _start(session: Session, weights: Weights) -> None:
-    """Fill in the pretrained weights and save them as the checkpoint before the first epoch. Raises RunInvalid."""
+    """Fill in the pretrained weights and save them as the checkpoint before the first epoch.
+
+    Raises RunInvalid, and DataInvalid for photos that cannot be measured.
+    """
     filled = fill(session.module, weights)
     say(str(filled))
+    normalization = session.recipe.normalization
+    if normalization.source == "training":
+        normalization = measure(session.photos)
+        session.module.normalize_by(normalization)
     if session.recipe.average:
         session.average = Average(session.module, session.recipe.average)
     session.state.module = session.module.state_dict()
     save(session.folder / LAST, session.state)
     # Only now is there a run: whoever finds its record finds the weights that it began with, too.
-    begin(session.folder, session.recipe, session.photos, filled, session.compute)
+    begin(session.folder, session.recipe, session.photos, filled, normalization, session.compute)
 
 
 def _restore(session: Session) -> None:

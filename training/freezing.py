@@ -1,31 +1,41 @@
 """Which layers a stage trains, and what that means for batch norm and dropout in the others."""
 
+import re
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from training.backbones import Normalized, is_head
+from training.blocks import depths
 from training.sections import Stage
+
+_LAST = re.compile(r"last ([1-9]\d{0,3})")
 
 
 def trained_names(module: Normalized, backbone: str, stage: Stage) -> list[str]:
     """Names of the network's parameters that a stage trains, in the network's order."""
-    names = [name for name, _ in module.network.named_parameters()]
-    return [
-        name
-        for name in names
-        if any(matches(name, word, backbone) for word in stage.trains)
-        and not any(matches(name, word, backbone) for word in stage.freezes)
-    ]
+    network = module.network
+    chosen, taken = (
+        {name for word in words for name in meant(network, word, backbone)} for words in (stage.trains, stage.freezes)
+    )
+    return [name for name, _ in network.named_parameters() if name in chosen - taken]
 
 
-def matches(name: str, word: str, backbone: str) -> bool:
-    """Whether a parameter is meant by a word of a recipe: `all`, `head`, or a layer's or parameter's name with * ?."""
+def meant(network: nn.Module, word: str, backbone: str) -> list[str]:
+    """The parameters that a word of a recipe means.
+
+    It is `all`, `head`, `last N` for the last N blocks, or a layer's or parameter's name with * ? [0-9]. The list is
+    empty where nothing of that name is there, or where there are not so many blocks.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    last = _LAST.fullmatch(word)
+    if last:
+        depth = depths(network, backbone)
+        count = int(last[1]) if int(last[1]) <= 1 + max(depth.values()) else 0
+        return [name for name in names if depth[name] < count]
     if word == "all":
-        return True
-    if word == "head":
-        return is_head(name, backbone)
-    return names_layer(name, word)
+        return names
+    return [name for name in names if (is_head(name, backbone) if word == "head" else names_layer(name, word))]
 
 
 def names_layer(name: str, word: str) -> bool:

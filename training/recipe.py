@@ -71,8 +71,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _normalization_per_channel(self) -> "Recipe":
-        channels = self.backbone.channels
-        for key, values in (("mean", self.normalization.mean), ("std", self.normalization.std)):
+        channels, normalization = self.backbone.channels, self.normalization
+        if normalization.source == "training":
+            if normalization != Normalization(source="training"):
+                raise ValueError("`normalization.source: training` measures mean and std; leave these out")
+            return self
+        for key, values in (("mean", normalization.mean), ("std", normalization.std)):
             if len(values) != channels:
                 raise ValueError(
                     f"`normalization.{key}` has {len(values)} values and `backbone.channels` is {channels}; "

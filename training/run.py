@@ -14,6 +14,7 @@ from inference.manifest import Calibration, Digest, Metrics, Provenance, digest_
 from training.checkpoint import BEST, LAST, read, write_atomically
 from training.lock import LOCK
 from training.recipe import Recipe, load_recipe
+from training.sections import Normalization
 from training.splits import Item, read_splits
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Record(BaseModel):
     data_root: str
     compute: str
     weights: dict[str, Any]
+    normalization: Normalization | None = None
     left_out: int
     provenance: Provenance
     calibration: Calibration | None = None

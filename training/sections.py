@@ -21,7 +21,7 @@ def _words(value: object) -> object:
 DropoutShare = Annotated[float, Field(ge=0, lt=1)]
 
 Layers = Annotated[tuple[str, ...], BeforeValidator(_words)]
-"""`head`, `all`, or names of layers and parameters as `named_modules()` gives them; * ? and [0-9] match."""
+"""`head`, `all`, `last N` blocks, or names of layers and parameters as in `named_modules()`; * ? and [0-9] match."""
 
 
 def _known_set(name: str) -> str:
@@ -141,8 +141,17 @@ class Backbone(Section):
 class Normalization(Section):
     """What the exported graph does to a pixel in 0…1 first: (pixel - mean) / std, per channel."""
 
+    source: Literal["constants", "training"] = Field(
+        "constants", description="training: mean and std are measured on the training photos when the run begins"
+    )
     mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=3)] = (0.485, 0.456, 0.406)
     std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)] = (0.229, 0.224, 0.225)
+
+    def over(self, channels: int) -> "Normalization":
+        """Itself, or mean 0 and deviation 1 for so many channels until they are measured."""
+        if self.source == "constants":
+            return self
+        return Normalization(source="training", mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
 class Optimizer(Section):
