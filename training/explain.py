@@ -79,7 +79,7 @@ def _draw_gradcam(module: Normalized, crop: Pixels, prediction: Prediction, path
     except RunInvalid:
         return None
     look = pictures.Look(crop, heat, None, prediction.label, prediction.probability)
-    pictures.draw_looks(path, [look], path.name.removesuffix(".gradcam.png"))
+    pictures.draw_looks(path, [look], pictures.shortened(f"Grad-CAM, {path.name.removesuffix('.gradcam.png')}", 56))
     return path
 
 

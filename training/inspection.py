@@ -54,7 +54,10 @@ class Inspection:
             pictures.Look(crop, heat, labels[item.label], labels[answer], float(self.probabilities[index, answer]))
             for crop, heat, item, answer, index in zip(crops, heats, items, answers, chosen, strict=True)
         ]
-        pictures.draw_looks(self.folder / GRADCAM_PNG, looks, self.outcome.split)
+        title = (
+            f"Grad-CAM on {self.outcome.split}: bright is what speaks for the answer (red: wrong, true label → answer)"
+        )
+        pictures.draw_looks(self.folder / GRADCAM_PNG, looks, title)
 
     def _draw_residuals(self) -> None:
         item = self.photos.splits[self.outcome.split][0]

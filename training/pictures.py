@@ -142,9 +142,8 @@ class Look:
         return (f"{shortened(self.truth or '', 20)} → {said}", RED) if wrong else (said, "black")
 
 
-def draw_looks(path: Path, looks: Sequence[Look], split: str) -> None:
-    """Pairs of a crop and the same crop under its heat: mistakes first, then right answers of every class."""
-    title = f"Grad-CAM on {split}: bright is what speaks for the answer (red: wrong ones, true label → answer)"
+def draw_looks(path: Path, looks: Sequence[Look], title: str) -> None:
+    """Pairs of a crop and the same crop under its heat."""
     tiles = [np.hstack([look.crop, overlaid(look.crop, look.heat)]) for look in looks]
     _tiles(path, title, tiles, [look.caption for look in looks], columns=3)
 
