@@ -1,10 +1,12 @@
 """`petalpaw recipes`: what can be trained."""
 
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 app = typer.Typer(help="Look at the shipped recipes.", no_args_is_help=True)
 
@@ -27,3 +29,23 @@ def recipes_show(name: Annotated[str, typer.Argument(help="A shipped recipe's na
     from training.recipe import load_recipe
 
     typer.echo(load_recipe(name).to_yaml(), nl=False)
+
+
+@app.command("backbones", epilog="Example: petalpaw recipes backbones --json")
+def recipes_backbones(
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list instead of a table.")] = False,
+) -> None:
+    """The networks that a recipe can name: parameters for 1,000 classes, input side in pixels, layers of the head."""
+    from training.backbones import backbone_facts, backbone_names
+    from training.progress import Progress
+
+    names = backbone_names()
+    with Progress("laying out", len(names), "backbones") as progress:
+        facts = [progress.step(backbone_facts(name)) for name in names]
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in facts], indent=2))
+        return
+    table = Table("backbone", Column("parameters", justify="right"), Column("native px", justify="right"), "head")
+    for each in facts:
+        table.add_row(each.name, f"{each.parameters:,}", str(each.native_size), ", ".join(each.head))
+    Console().print(table)

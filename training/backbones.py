@@ -193,6 +193,7 @@ def _network(backbone: Backbone, side: int, classes: int) -> nn.Module:
     return network
 
 
+@lru_cache(maxsize=4)
 def bare_network(name: str) -> nn.Module:
     """A backbone as its authors made it, for _CLASSES classes, without memory."""
     options = _options(name, native_size(name), channels=3)
