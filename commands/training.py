@@ -10,6 +10,7 @@ from rich.table import Table
 
 from commands.options import INTERRUPTED, SOME_FAILED, Device, DeviceOption, Models, RunFolder, messages
 from commands.outline import show_outline
+from commands.rates import suggest_rates
 from inference.errors import DataInvalid
 
 app = typer.Typer()
@@ -37,6 +38,12 @@ def train(
         bool, typer.Option("--dry-run", help="Only show layers, what trains, parameters, memory and time.")
     ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to RUN/tensorboard.")] = False,
+    find_rate: Annotated[
+        bool, typer.Option("--find-rate", help="Only sweep the learning rate: RUN/rates.csv and rates.png.")
+    ] = False,
+    stage: Annotated[
+        str | None, typer.Option(help="Of which stage; default: the first that trains more than the head.")
+    ] = None,
 ) -> None:
     """Fine-tune a recipe's network on labelled photos and leave a run folder with weights, figures and pictures."""
     from training.finetune import train as finetune
@@ -44,7 +51,7 @@ def train(
     from training.run import read_record
 
     if resume is not None:
-        if recipe or run or weights or changes:
+        if recipe or run or weights or changes or find_rate:
             raise typer.BadParameter("a run that is resumed has its recipe, folder and weights; name none of them")
         record, chosen = read_record(resume)
         data, run = data or Path(record.data_root), resume
@@ -53,7 +60,10 @@ def train(
     else:
         data = data or _named_sets(recipe, changes or (), fetching=not dry_run)
         chosen = load_recipe(recipe, data, changes or ())
-        run = run or Path("runs") / chosen.name
+        run = run or Path("runs") / f"{chosen.name}{'-rates' if find_rate else ''}"
+    if find_rate:
+        suggest_rates(chosen, data, weights, run, stage, device.value, workers)
+        return
     if dry_run:
         show_outline(chosen, data, device.value)
         return

@@ -1,6 +1,6 @@
 """The pictures of a run folder. Drawn without a display and without matplotlib's global state."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -178,6 +178,33 @@ def draw_residuals(path: Path, report: Sequence[Residual], what: str) -> None:
         lower.set_xticks(places[::every], names[::every], rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
 
     _save(path, (max(9.0, min(2 + 0.3 * len(report), 16)), 6.2), draw)
+
+
+def draw_rates(
+    path: Path,
+    stage: str,
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    marks: Mapping[str, float | None],
+) -> None:
+    """A range test: loss over the logarithm of the head's learning rate, with the rates that it suggests."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot(rates, losses, color=GREY, linewidth=1, label="loss of each step")
+        axes.plot(rates, smoothed, color=BLUE, linewidth=2, label="smoothed")
+        for (what, rate), colour in zip(marks.items(), (ORANGE, RED), strict=True):
+            if rate is not None:
+                axes.axvline(rate, color=colour, linestyle="--", label=f"{what}: {rate:.2g}")
+        low, high = min(smoothed), max(smoothed[0], np.median(smoothed))
+        axes.set(xscale="log", ylim=(max(0.0, low - 0.3 * (high - low)), high + 0.7 * (high - low) + 1e-6))
+        axes.set(title=f"Learning rate range test: {shortened(stage, 30)}", xlabel="learning rate of the head")
+        axes.set_ylabel("training loss (nats)")
+        axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
+        axes.legend()
+
+    _save(path, (8, 4.6), draw)
 
 
 def draw_confusion(path: Path, counts: Any, labels: Sequence[str], split: str) -> None:
