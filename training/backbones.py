@@ -152,6 +152,10 @@ def is_built_for_a_size(name: str) -> bool:
 def build(recipe: Recipe, classes: int) -> Normalized:
     """The recipe's network with random weights (torch's global generator), in the recipe's memory format."""
     network = _network(recipe.backbone, recipe.preprocessing.crop, classes)
+    for layer in network.modules():
+        # In place, these first copy their input for the gradient, which costs more than a new output.
+        if isinstance(layer, nn.Hardtanh | nn.Hardswish | nn.SiLU):
+            layer.inplace = False
     module = Normalized(network, recipe.normalization.over(recipe.backbone.channels))
     return module.to(memory_format=torch.channels_last) if recipe.channels_last else module
 

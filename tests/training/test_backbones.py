@@ -64,6 +64,20 @@ def test_a_step_trains_exactly_the_head(make_recipe: Make, name: str) -> None:
     assert all(is_head(key.removeprefix("network."), name) for key in changed)
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"])
+def test_activations_make_new_outputs_and_the_same_gradients(make_recipe: Make, name: str) -> None:
+    ours = build(make_recipe(backbone={"name": name, "weights": "none"}, channels_last=False), classes=4).network
+    theirs = models.get_model(name, weights=None, num_classes=4)
+    theirs.load_state_dict(ours.state_dict())
+    images, gradients = torch.rand(2, 3, 64, 64), []
+    for network in (ours, theirs):
+        torch.manual_seed(0)
+        network(images).sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    assert all(map(torch.equal, *gradients))
+    assert not any(layer.inplace for layer in ours.modules() if isinstance(layer, nn.Hardtanh | nn.Hardswish | nn.SiLU))
+
+
 def test_normalized_is_totensor_and_normalize() -> None:
     images = torch.randint(0, 256, (3, 9, 7, 3), dtype=torch.uint8)
     normalization = Normalization()
