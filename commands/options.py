@@ -40,6 +40,26 @@ class RuntimeOption(StrEnum):
     torchscript = "torchscript"
 
 
+class StrategyOption(StrEnum):
+    """What `--strategy` takes."""
+
+    features = "features"
+    svm = "svm"
+    logistic = "logistic"
+    finetune = "finetune"
+    scratch = "scratch"
+
+
+Strategy = Annotated[
+    StrategyOption | None,
+    typer.Option("--strategy", help="Without a recipe: how to train.", show_default="by the number of photos"),
+]
+Backbone = Annotated[
+    str | None, typer.Option("--backbone", help="Without a recipe: the network.", show_default="mobilenet_v2")
+]
+ModelName = Annotated[
+    str | None, typer.Option("--name", help="Without a recipe: the model's name.", show_default="the folder's")
+]
 Models = Annotated[
     Path, typer.Option("--models", envvar="PETALPAW_MODELS", help="The model repository.", show_default="./models")
 ]

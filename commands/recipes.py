@@ -2,11 +2,15 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+
+from commands.options import Backbone, ModelName, Strategy
+from commands.own import Own, recipe_for
 
 app = typer.Typer(help="Look at the shipped recipes.", no_args_is_help=True)
 
@@ -24,11 +28,17 @@ def recipes_list() -> None:
 
 
 @app.command("show", epilog="Example: petalpaw recipes show flowers")
-def recipes_show(name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.")]) -> None:
+def recipes_show(
+    recipe: Annotated[str | None, typer.Argument(help="A shipped recipe's name, or a file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Without a recipe: show the one chosen for these photos.")] = None,
+    strategy: Strategy = None,
+    backbone: Backbone = None,
+    name: ModelName = None,
+) -> None:
     """A recipe with every default written out."""
-    from training.recipe import load_recipe
-
-    typer.echo(load_recipe(name).to_yaml(), nl=False)
+    if recipe is None and data is None:
+        raise typer.BadParameter("name a recipe, or photos with --data")
+    typer.echo(recipe_for(recipe, data, Own(strategy, backbone, name)).to_yaml(), nl=False)
 
 
 @app.command("backbones", epilog="Example: petalpaw recipes backbones --json")

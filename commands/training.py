@@ -8,17 +8,31 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from commands.options import INTERRUPTED, SOME_FAILED, Device, DeviceOption, Models, RunFolder, messages
+from commands.options import (
+    INTERRUPTED,
+    SOME_FAILED,
+    Backbone,
+    Device,
+    DeviceOption,
+    ModelName,
+    Models,
+    RunFolder,
+    Strategy,
+    messages,
+)
 from commands.outline import show_outline
+from commands.own import Own, recipe_for
 from commands.rates import suggest_rates
 from inference.errors import DataInvalid
 
 app = typer.Typer()
 
 
-@app.command(epilog="Example: petalpaw train flowers --data photos/ --weights mobilenet_v2.pth")
+@app.command(epilog="Example: petalpaw train --data photos/ --weights mobilenet_v2.pth")
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe file, or the name of a shipped recipe.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe file or a shipped recipe's name; none: chosen for the photos.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -30,6 +44,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as stages.0.epochs=3."),
     ] = None,
+    strategy: Strategy = None,
+    backbone: Backbone = None,
+    name: ModelName = None,
     run: Annotated[Path | None, typer.Option(help="The run folder to make.", show_default="runs/NAME")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
     device: Device = DeviceOption.auto,
@@ -45,21 +62,25 @@ def train(
         str | None, typer.Option(help="Of which stage; default: the first that trains more than the head.")
     ] = None,
 ) -> None:
-    """Fine-tune a recipe's network on labelled photos and leave a run folder with weights, figures and pictures."""
+    """Train a network on labelled photos and leave a run folder with weights, figures and pictures.
+
+    Without a recipe one is chosen for the photos in --data: one folder per class, or train, val and test folders with
+    class folders in each.
+    """
     from training.finetune import train as finetune
-    from training.recipe import load_recipe
     from training.run import read_record
 
+    own = Own(strategy, backbone, name)
     if resume is not None:
-        if recipe or run or weights or changes or find_rate:
+        if recipe or run or weights or changes or find_rate or own.asked:
             raise typer.BadParameter("a run that is resumed has its recipe, folder and weights; name none of them")
         record, chosen = read_record(resume)
         data, run = data or Path(record.data_root), resume
-    elif recipe is None:
-        raise typer.BadParameter("name a recipe and its photos with --data, or a run with --resume")
+    elif recipe is None and data is None:
+        raise typer.BadParameter("name photos with --data, or a recipe, or a run with --resume")
     else:
-        data = data or _named_sets(recipe, changes or (), fetching=not dry_run)
-        chosen = load_recipe(recipe, data, changes or ())
+        data = data or _named_sets(recipe or "", changes or (), fetching=not dry_run)
+        chosen = recipe_for(recipe, data, own, changes or (), weights)
         run = run or Path("runs") / f"{chosen.name}{'-rates' if find_rate else ''}"
     if find_rate:
         suggest_rates(chosen, data, weights, run, stage, device.value, workers)

@@ -31,6 +31,7 @@ from training.splits import Item, find_splits, fingerprint
 CACHE_BYTES = 4 * 2**30
 """Default limit on decoded pixels that are kept, in bytes."""
 
+_MOST_LINES = 20
 _BLOCK = 256  # photos decoded before their pixels are stored: bounds what waits in memory
 
 Batch = tuple[Tensor, Tensor]
@@ -135,16 +136,22 @@ def open_photos(recipe: Recipe, data_root: Path, store: PixelStore) -> Photos:
         if all(item.label != index for item in items)
     ]
     if empty:
-        reasons = [f"  - {entry.path}: {entry.code}, {entry.detail}" for entry in left_out]
+        reasons = [f"  - {line}" for line in _lines(left_out)]
         raise DataInvalid("\n".join(["the photos cannot be used:", *empty, "left out:", *reasons]))
     counts = ", ".join(f"{len(items):,} {split}" for split, items in splits.items())
     say(f"photos: {counts}; {len(labels)} classes; {store.used / 2**20:,.0f} MiB of pixels kept")
     if small:
         size = recipe.augmentation.size
         say(f"{small:,} training photos are smaller than their crop of {size} pixels (augmentation.size) and enlarged")
-    for entry in left_out:
-        say(f"left out: {entry.path} ({entry.code}): {entry.detail}")
+    for line in _lines(left_out):
+        say(f"left out: {line}")
     return photos
+
+
+def _lines(left_out: Sequence[LeftOut]) -> list[str]:
+    """The first files that were left out, each with its reason, and how many more there are."""
+    lines = [f"{entry.path} ({entry.code}): {entry.detail}" for entry in left_out[:_MOST_LINES]]
+    return lines if len(left_out) <= _MOST_LINES else [*lines, f"and {len(left_out) - _MOST_LINES:,} more"]
 
 
 def write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:

@@ -109,7 +109,21 @@ def load_recipe(source: str | Path, data_root: Path | None = None, changes: Sequ
     """
     path = _path_of(source)
     content, wrong = _read(path)
-    wrong += _changed(content, changes)
+    return recipe_of(content, f"the recipe {path}", data_root, changes, wrong)
+
+
+def recipe_of(
+    content: dict[str, Any],
+    called: str,
+    data_root: Path | None = None,
+    changes: Sequence[str] = (),
+    wrong: Sequence[str] = (),
+) -> Recipe:
+    """The recipe of a content that may have come from elsewhere than a file; `wrong` is what is known to be wrong.
+
+    Checks and raises as `load_recipe`; `called` names it in messages.
+    """
+    wrong = [*wrong, *_changed(content, changes)]
     recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate_json(json.dumps(content, default=str), strict=True)
@@ -121,7 +135,7 @@ def load_recipe(source: str | Path, data_root: Path | None = None, changes: Sequ
         if recipe is not None:
             wrong += _network_problems(recipe)
     if wrong or recipe is None:
-        raise RecipeInvalid(_listed(f"the recipe {path} cannot be run", wrong + missing))
+        raise RecipeInvalid(_listed(f"{called} cannot be run", wrong + missing))
     if missing:
         raise DataInvalid(_listed(f"the photos under {data_root} do not fit the recipe {recipe.name}", missing))
     return recipe

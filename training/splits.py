@@ -74,7 +74,7 @@ def find_splits(data: Data, data_root: Path, seed: int) -> tuple[dict[str, list[
     root = data_root.resolve()
     scans = _scans(data, root)
     labels = _labels(data, scans["train"])
-    left_out = [entry for scan in scans.values() for entry in scan.left_out]
+    left_out = [entry for scan in scans.values() for entry in scan.left_out[:3]]
     splits = {split: _digested(root, scan, labels, left_out) for split, scan in scans.items()}
     for parent in ("train", "validation"):
         shares = [
@@ -160,6 +160,8 @@ def _class_problems(split: str, scan: Scan, labels: Sequence[str], data: Data) -
             problems.append(f"data.{split}: there is no folder for class {label!r}; add it, or leave the class out")
         elif count == 0:
             problems.append(f"data.{split}: the folder of class {label!r} is empty; add photos, or leave the class out")
+            # A link that leads out of the data root is why, where there is one.
+            problems += [f"data.{split}: {entry.path}: {entry.detail}" for entry in scan.left_out]
         elif count < needed:
             problems.append(f"data.{split}: class {label!r} has {count} photos, its {needed} splits need one each")
     problems += [

@@ -147,7 +147,7 @@ def _by_name(backbone: Backbone) -> Weights:
     except (URLError, OSError) as error:
         raise RunInvalid(
             f"torchvision's {weights} could not be downloaded ({error}); pass a state dict with --weights FILE, "
-            "or set backbone.weights to none"
+            "or train from random ones: --strategy scratch, or backbone.weights none in a recipe"
         ) from error
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     return Weights(backbone, state, str(weights), file_entry(cached).sha256 if cached.is_file() else None)
