@@ -12,6 +12,7 @@ from training.augment import Augment, seed_of
 from training.calibrate import calibrate
 from training.card import model_card
 from training.checkpoint import BEST, write_atomically
+from training.checks import check_photos, say_findings, write_findings
 from training.compute import Compute
 from training.dataset import CACHE_BYTES, Photos, open_photos, write_left_out
 from training.evaluate import infer, reliability
@@ -25,6 +26,7 @@ from training.recipe import Recipe
 from training.report import SplitReport, write_metrics, write_per_class
 from training.run import (
     BATCH_PNG,
+    CHECKS_CSV,
     LEFT_OUT_CSV,
     PIXELS,
     RECIPE_YAML,
@@ -48,11 +50,15 @@ def begin(
 ) -> None:
     """Lay down what the run is: its recipe, a batch of what it will see, and where it comes from. Raises RunInvalid.
 
-    run.json comes last: a folder without it is not a run, and is begun anew.
+    What is doubtful about the photos is said and written beside. run.json comes last: a folder without it is not a run,
+    and is begun anew.
     """
     write_atomically(folder / RECIPE_YAML, lambda file: file.write(recipe.to_yaml().encode()))
     write_splits(folder / SPLITS_CSV, photos.splits, photos.labels)
     write_left_out(folder / LEFT_OUT_CSV, photos.left_out)
+    findings = check_photos(photos)
+    say_findings(findings)
+    write_findings(folder / CHECKS_CSV, findings)
     _draw_batch(folder, recipe, photos)
     Record(
         labels=photos.labels,

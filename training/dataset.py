@@ -22,6 +22,7 @@ from inference.budget import whole_cores
 from inference.errors import DataInvalid, ImageError
 from inference.manifest import Digest
 from training.augment import Augment, seed_of
+from training.duplicates import drop_near
 from training.pixels import Pixels, PixelStore
 from training.progress import Progress, say
 from training.recipe import Recipe
@@ -129,6 +130,8 @@ def open_photos(recipe: Recipe, data_root: Path, store: PixelStore) -> Photos:
     splits, labels, left_out = find_splits(recipe.data, data_root, recipe.seed)
     photos = Photos(data_root.resolve(), recipe, splits, labels, left_out, store)
     small = photos.keep_pixels()
+    if recipe.data.near_duplicates == "drop":
+        drop_near(photos)
     empty = [
         f"  - data.{split}: no photo of class {label!r} can be read"
         for split, items in splits.items()

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 RUN_JSON, RECIPE_YAML, SPLITS_CSV = "run.json", "recipe.resolved.yaml", "splits.csv"
 RATES_CSV, RATES_PNG = "rates.csv", "rates.png"
-LEFT_OUT_CSV, BATCH_PNG, PIXELS = "left_out.csv", "batch.png", ".pixels"
+LEFT_OUT_CSV, CHECKS_CSV, BATCH_PNG, PIXELS = "left_out.csv", "checks.csv", "batch.png", ".pixels"
 
-_UNBEGUN = {PIXELS, LOCK, LEFT_OUT_CSV, BATCH_PNG, SPLITS_CSV, RATES_CSV, RATES_PNG}.union(
+_UNBEGUN = {PIXELS, LOCK, LEFT_OUT_CSV, CHECKS_CSV, BATCH_PNG, SPLITS_CSV, RATES_CSV, RATES_PNG}.union(
     *({name, f".{name}.part"} for name in (RECIPE_YAML, LAST)), {f".{RUN_JSON}.part"}
 )
 """What a run killed before its run.json leaves behind: nothing that is worth keeping or could be gone on with."""

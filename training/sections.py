@@ -78,6 +78,9 @@ class Data(Section):
     sets: Annotated[tuple[SetName, ...], BeforeValidator(_words)] = Field(
         (), description="public data sets that the folders lie in, by name; fetched when no data root is given"
     )
+    near_duplicates: Literal["keep", "drop"] = Field(
+        "keep", description="training photos that are nearly a validation or test photo: only said, or left out"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> "Data":

@@ -21,6 +21,9 @@ from training.sections import Data, Source
 
 SPLITS = ("train", "validation", "test")
 
+OTHER_CLASS = ", which is of another class"
+"""Stands in the detail of a file that was left out for the same file under another label."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -232,15 +235,16 @@ def _shared_out(
 
 def _without_repeats(splits: dict[str, list[Item]], left_out: list[LeftOut]) -> dict[str, list[Item]]:
     """The splits, each without the files of those before it: a figure on photos that were trained on says nothing."""
-    seen: dict[str, str] = {}
+    seen: dict[str, Item] = {}
     for split, items in splits.items():
-        left_out += [
-            LeftOut(item.path, "data_invalid", f"not in {split}: the same file as {seen[item.sha256]}")
-            for item in items
-            if item.sha256 in seen
-        ]
+        for item in items:
+            if item.sha256 in seen:
+                first = seen[item.sha256]
+                another = "" if first.label == item.label else OTHER_CLASS
+                detail = f"not in {split}: the same file as {first.path}{another}"
+                left_out.append(LeftOut(item.path, "data_invalid", detail))
         splits[split] = [item for item in items if item.sha256 not in seen]
-        seen |= {item.sha256: item.path for item in splits[split]}
+        seen |= {item.sha256: item for item in splits[split]}
     return splits
 
 
