@@ -5,11 +5,13 @@ stdout carries data, stderr carries progress and messages. Exit status: 0 done, 
 """
 
 import sys
+import time
 
 import typer
 
 from commands import data, explaining, models, recipes, scoring, serving, training
 from commands.options import NOTHING_DONE, WRONG_USAGE, messages
+from inference import torchrun
 from inference.errors import ParameterInvalid, PetalpawError
 
 app = typer.Typer(
@@ -30,11 +32,18 @@ def main() -> None:
     try:
         app()
     except PetalpawError as error:
+        _wait_for_the_first()
         messages.print(f"petalpaw: {error.detail} [{error.code}]", style="red", markup=False)
         sys.exit(WRONG_USAGE if isinstance(error, ParameterInvalid) else NOTHING_DONE)
     except OSError as error:  # a full disk, a folder that may not be written: the system's own words say which
         messages.print(f"petalpaw: {error}; make room or check the path, its owner and mode", style="red", markup=False)
         sys.exit(NOTHING_DONE)
+
+
+def _wait_for_the_first() -> None:
+    """Under torchrun all processes meet the same error, and the first to end ends the others: let that one speak."""
+    if torchrun.rank() > 0:
+        time.sleep(30)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from commands.options import (
 from commands.outline import show_outline
 from commands.own import Own, recipe_for
 from commands.rates import suggest_rates
+from inference import torchrun
 from inference.errors import DataInvalid
 
 app = typer.Typer()
@@ -79,7 +80,7 @@ def train(
     elif recipe is None and data is None:
         raise typer.BadParameter("name photos with --data, or a recipe, or a run with --resume")
     else:
-        data = data or _named_sets(recipe or "", changes or (), fetching=not dry_run)
+        data = data or _named_sets(recipe or "", changes or (), fetching=not dry_run and torchrun.processes() == 1)
         chosen = recipe_for(recipe, data, own, changes or (), weights)
         run = run or Path("runs") / f"{chosen.name}{'-rates' if find_rate else ''}"
     if find_rate:
@@ -100,7 +101,8 @@ def train(
     )
     if result.status == "interrupted":
         raise typer.Exit(INTERRUPTED)
-    typer.echo(result.folder)
+    if torchrun.rank() == 0:
+        typer.echo(result.folder)
 
 
 def _named_sets(recipe: str, changes: Sequence[str], fetching: bool) -> Path:

@@ -1,19 +1,27 @@
 """Where and in which precision a run computes."""
 
+import logging
 import os
 import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
+from inference import torchrun
 from inference.budget import whole_cores
 from inference.errors import DeviceUnavailable, RecipeInvalid
+from training.processes import Processes
 from training.recipe import Recipe
+
+_TIMEOUT = timedelta(hours=2)
+"""What one process may do alone while the others wait, such as decoding; a process that dies is noticed at once."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,7 @@ class Compute:
 
     fabric: Fabric
     dtype: torch.dtype
+    processes: Processes
 
     @classmethod
     def plan(cls, device: str, recipe: Recipe) -> "Compute":
@@ -35,14 +44,12 @@ class Compute:
         if device == "cuda" and not has_cuda:
             raise DeviceUnavailable("torch sees no CUDA device; check the driver with nvidia-smi, or train with cpu")
         # PyTorch counts the host's cores; a container's share of them may be smaller.
-        torch.set_num_threads(whole_cores())
+        torch.set_num_threads(max(1, whole_cores() // torchrun.local_processes()))
         kind: Literal["cpu", "cuda"] = "cuda" if has_cuda and device != "cpu" else "cpu"
         if recipe.precision == "fp16" and kind == "cpu":
             raise RecipeInvalid("precision: fp16 trains on CUDA only; choose auto, bf16 or fp32 for a CPU")
         dtype = _dtype(recipe.precision, kind)
-        fabric = Fabric(accelerator=kind, devices=1, plugins=_precision(dtype, kind))
-        fabric.launch()
-        return cls(fabric, dtype)
+        return cls(fabric := _joined(kind, dtype), dtype, Processes.of(fabric))
 
     @property
     def device(self) -> torch.device:
@@ -52,7 +59,8 @@ class Compute:
     def __str__(self) -> str:
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else platform.processor() or "CPU"
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
-        return f"{self.device.type} ({name}{threads}), {str(self.dtype).removeprefix('torch.')}"
+        several = f"{self.processes.count} processes, " if self.processes.count > 1 else ""
+        return f"{several}{self.device.type} ({name}{threads}), {str(self.dtype).removeprefix('torch.')}"
 
     def setup(self, part: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Both, wrapped for `fabric.backward` and one stage: the module computes in the run's precision."""
@@ -75,6 +83,26 @@ def make_repeatable(compute: Compute) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+
+
+def _joined(kind: Literal["cpu", "cuda"], dtype: torch.dtype) -> Fabric:
+    """A Fabric for one device, or one that has joined the processes of torchrun, each with a device of its own."""
+    # What it tells, the number of processes and the precision, stands in the line that announces a stage.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    local, processes = torchrun.local_processes(), torchrun.processes()
+    if kind == "cuda" and local > torch.cuda.device_count():
+        raise DeviceUnavailable(
+            f"{local} processes share {torch.cuda.device_count()} GPUs; start at most one process for each"
+        )
+    fabric = Fabric(
+        accelerator=kind,
+        devices=local,
+        num_nodes=processes // local,
+        strategy=DDPStrategy(timeout=_TIMEOUT) if processes > 1 else "auto",
+        plugins=_precision(dtype, kind),
+    )
+    fabric.launch()
+    return fabric
 
 
 class _Mixed(MixedPrecision):

@@ -5,6 +5,7 @@ files ─ splits.py ─→ members ─ decode ─→ PixelStore ─ augment (wor
 """
 
 import csv
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from inference import torchrun
 from inference.budget import whole_cores
 from inference.errors import DataInvalid, ImageError
 from inference.manifest import Digest
@@ -37,6 +39,9 @@ _BLOCK = 256  # photos decoded before their pixels are stored: bounds what waits
 
 Batch = tuple[Tensor, Tensor]
 """Images uint8 (batch, height, width, 3) and class indices int64 (batch,)."""
+
+Share = Callable[[list[int]], list[int]]
+"""The photos of a batch that fall to this process."""
 
 Key = tuple[int, int]
 """Epoch and index of a photo: all that its augmentation depends on, beside the recipe's seed."""
@@ -168,9 +173,9 @@ def write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
 class TrainingBatches:
     """The augmented training photos, epoch by epoch; the order and every crop depend on seed and epoch alone."""
 
-    def __init__(self, photos: Photos, workers: int, pinned: bool = False) -> None:
+    def __init__(self, photos: Photos, workers: int, pinned: bool = False, share: Share = list) -> None:
         recipe = photos.recipe
-        self._order = _Order(len(photos.splits["train"]), recipe.batch_size, recipe.seed)
+        self._order = _Order(len(photos.splits["train"]), recipe.batch_size, recipe.seed, share)
         self._loader: DataLoader[Batch] = DataLoader(
             _Augmented(photos),
             batch_sampler=self._order,
@@ -193,8 +198,8 @@ class TrainingBatches:
 
 
 def default_workers(cuda: bool) -> int:
-    """Loader processes: on a GPU all cores but one, on a CPU one for every two cores that compute."""
-    cores = whole_cores()
+    """Loader processes of this process: on a GPU all its cores but one, on a CPU one for every two that compute."""
+    cores = max(1, whole_cores() // torchrun.local_processes())
     return max(1, min(cores - 1, 16)) if cuda else max(1, cores // 2)
 
 
@@ -217,6 +222,7 @@ class _Order(Sampler[list[Key]]):
     photos: int
     batch_size: int
     seed: int
+    share: Share = list
     epoch: int = field(default=0)
 
     def __len__(self) -> int:
@@ -227,7 +233,7 @@ class _Order(Sampler[list[Key]]):
         order = torch.randperm(self.photos, generator=generator).tolist()
         for step in range(len(self)):
             part = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield [(self.epoch, index) for index in part]
+            yield [(self.epoch, index) for index in self.share(part)]
 
 
 def _collate(samples: list[Batch]) -> Batch:
@@ -238,3 +244,5 @@ def _quiet(worker: int) -> None:  # noqa: ARG001 – the loader passes its numbe
     """Ctrl-C reaches every process of a terminal; the main one decides what happens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(os, "setpgrp"):  # torchrun sends its SIGTERM to a process and all that it started
+        os.setpgrp()

@@ -29,6 +29,11 @@ class Feed:
     validation: Callable[[], Iterator[Batch]]
     part: Callable[[Normalized], nn.Module]
 
+    @property
+    def size(self) -> int:
+        """Photos per step, over all processes."""
+        return self.photos // self.steps
+
 
 class Outputs(nn.Module):
     """A part of a network as training calls it: a batch's inputs → its logits, those of auxiliary outputs last."""
@@ -42,7 +47,7 @@ class Outputs(nn.Module):
         return self.part.with_auxiliaries(inputs) if isinstance(self.part, Normalized) else (self.part(inputs),)
 
 
-def photo_feed(photos: Photos, batches: TrainingBatches) -> Feed:
+def photo_feed(photos: Photos, batches: TrainingBatches, compute: Compute) -> Feed:
     """Augmented photos, mixed where the recipe says so, and plain validation crops."""
     recipe = photos.recipe
     mix = mixing(recipe.augmentation, len(photos.labels))
@@ -55,7 +60,7 @@ def photo_feed(photos: Photos, batches: TrainingBatches) -> Feed:
         steps=len(batches),
         photos=len(batches) * min(recipe.batch_size, len(photos.splits["train"])),
         train=train,
-        validation=lambda: photos.crops(photos.splits["validation"], EVALUATION_BATCH),
+        validation=lambda: photos.crops(compute.processes.share(photos.splits["validation"]), EVALUATION_BATCH),
         part=lambda module: module,
     )
 
@@ -71,14 +76,15 @@ def feature_feed(photos: Photos, module: Normalized, compute: Compute) -> Feed:
     def train(epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed_of(recipe.seed, "order", epoch))
         order = torch.randperm(len(train_labels), generator=generator)
-        for part in torch.split(order, size)[:steps]:
+        for batch in torch.split(order, size)[:steps]:
+            part = compute.processes.share(batch)
             yield train_features[part], train_labels[part]
 
     return Feed(
         steps=steps,
         photos=steps * size,
         train=train,
-        validation=lambda: iter([(features, labels)]),
+        validation=lambda: iter([(compute.processes.share(features), compute.processes.share(labels))]),
         part=lambda module: head_of(module, recipe),
     )
 
@@ -95,11 +101,14 @@ def features_of(photos: Photos, split: str, module: Normalized, compute: Compute
     module.eval()
     hook = head_of(module, photos.recipe).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float()))
     labels = []
-    with Progress(f"features of {split}", len(photos.splits[split])) as progress, compute.autocast():
-        for images, targets in photos.crops(photos.splits[split], EVALUATION_BATCH):
+    items = compute.processes.share(photos.splits[split])
+    with Progress(f"features of {split}", len(items)) as progress, compute.autocast():
+        for images, targets in photos.crops(items, EVALUATION_BATCH):
             module(images.to(compute.device))
             labels.append(progress.step(targets, len(targets)))
     hook.remove()
     # Tensors made outside inference mode may take part in autograd.
     with torch.inference_mode(False):
-        return torch.cat(caught), torch.cat(labels).to(compute.device)
+        found = torch.cat(caught).cpu(), torch.cat(labels)
+        features, truths = zip(*compute.processes.gather(found), strict=True)
+        return torch.cat(features).to(compute.device), torch.cat(truths).to(compute.device)

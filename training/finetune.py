@@ -2,7 +2,7 @@
 
 import math
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,33 +10,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.assess import assess, begin
+from training.assess import assess
 from training.augment import seed_of
-from training.backbones import Normalized, build
 from training.board import TENSORBOARD, Board, add_pictures
 from training.calibrate import fit_temperature
-from training.checkpoint import BEST, LAST, Checkpoint, Identity, is_better, load, save
+from training.checkpoint import BEST, LAST, Checkpoint, is_better, save
 from training.compute import Compute, make_repeatable
-from training.dataset import CACHE_BYTES, Batch, Photos, TrainingBatches, default_workers, open_photos
+from training.dataset import CACHE_BYTES, Batch, Photos, open_photos
 from training.evaluate import negative_log_likelihood
 from training.feed import Feed, Outputs, feature_feed, features_of, head_of, photo_feed
 from training.freezing import freeze, trained_names, training_mode
 from training.history import HISTORY, Epoch, write_history
-from training.interruption import Interrupted, Interruption
+from training.interruption import Interrupted
 from training.lock import held
-from training.loss import Loss
 from training.meter import Totals, Watch, diverged
-from training.normalization import measure
-from training.optimize import Average, make_optimizer, parameter_groups, peaks, set_rates
+from training.optimize import make_optimizer, parameter_groups, peaks, set_rates
 from training.pixels import PixelStore
 from training.progress import Progress, say
 from training.recipe import Recipe
 from training.run import PIXELS, claim
 from training.schedules import rate_factor
 from training.sections import Stage
+from training.session import Session, check_shares, open_session, restore, start
 from training.solver import Points, solve
-from training.steps import STEPS, Rates, append_steps, cut_steps, rates_of
-from training.weights import Weights, fill, read_weights
+from training.steps import STEPS, append_steps, rates_of
+from training.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -47,46 +45,6 @@ class RunResult:
     status: Literal["finished", "interrupted"]
     epochs: int
     best: Epoch | None
-
-
-@dataclass
-class Session:
-    """A run in progress: what the stages share and what a checkpoint saves."""
-
-    recipe: Recipe
-    folder: Path
-    photos: Photos
-    batches: TrainingBatches
-    compute: Compute
-    module: Normalized
-    loss: Loss
-    average: Average | None
-    state: Checkpoint
-    history: list[Epoch] = field(default_factory=list)
-    interruption: Interruption = field(default_factory=Interruption)
-    losses: list[float] = field(default_factory=list)
-    """Of the steps since the last epoch was recorded, as are `rates`."""
-    rates: list[Rates] = field(default_factory=list)
-    board: Board | None = None
-
-    @property
-    def kept_module(self) -> Normalized:
-        """What is validated and kept: the average where the recipe has one."""
-        return self.average.module if self.average else self.module
-
-    @property
-    def best(self) -> Epoch | None:
-        """The epoch whose weights are kept."""
-        return next((epoch for epoch in reversed(self.history) if epoch.kept), None)
-
-    @property
-    def kept_epoch(self) -> int | None:
-        """Its number."""
-        return self.best.epoch if self.best else None
-
-    def where(self, stage: Stage) -> str:
-        """The epoch in progress, for messages."""
-        return f"stage {stage.name}, epoch {len(self.history) + 1}"
 
 
 def train(
@@ -114,30 +72,55 @@ def train(
     """
     compute = Compute.plan(device, recipe)
     make_repeatable(compute)
-    claim(run_folder, recipe, resume)
-    # Before the photos: decoding them takes minutes, which a mistyped name shall not cost.
-    first = None if resume else read_weights(recipe, weights)
-    with held(run_folder), PixelStore(run_folder / PIXELS, cache_bytes) as store:
-        photos = open_photos(recipe, data_root, store)
-        session = _open_session(recipe, run_folder, photos, compute, workers)
-        if first is None:
-            _restore(session)
-        else:
-            _start(session, first)
-        del first  # hundreds of megabytes for the larger networks
-        try:
-            with session.interruption, ExitStack() as closing:
-                if tensorboard or (run_folder / TENSORBOARD).is_dir():
-                    session.board = closing.enter_context(Board(run_folder, session.history))
-                for index in range(session.state.stage, len(recipe.stages)):
-                    train_stage(session, index)
-        except Interrupted:
-            say(f"stopped; epoch {len(session.history)} is saved; to go on, train with --resume {run_folder}")
-            return RunResult(run_folder, "interrupted", len(session.history), session.best)
-        assess(run_folder, photos, compute)
-        if session.board:
-            add_pictures(run_folder)
+    processes = compute.processes
+
+    def lay_down() -> Photos:
+        claim(run_folder, recipe, resume)
+        # Before the photos: decoding them takes minutes, which a mistyped name shall not cost.
+        first = None if resume else read_weights(recipe, weights)
+        closing.enter_context(held(run_folder))
+        photos = open_photos(recipe, data_root, closing.enter_context(PixelStore(run_folder / PIXELS, cache_bytes)))
+        check_shares(photos, processes)
+        if first is not None:
+            start(run_folder, photos, first, compute)
+        return photos
+
+    with ExitStack() as closing:
+        session = open_session(run_folder, processes.first(lay_down), compute, workers)
+        restore(session)
+        if resume:
+            say(f"resumed after epoch {len(session.history)}")
+        with session.interruption:
+            if processes.rank == 0 and (tensorboard or (run_folder / TENSORBOARD).is_dir()):
+                session.board = closing.enter_context(Board(run_folder, session.history))
+            if not _finished(session):
+                return RunResult(run_folder, "interrupted", len(session.history), session.best)
+        if processes.rank == 0:
+            assess(run_folder, session.photos, compute)
+            if session.board:
+                add_pictures(run_folder)
     return RunResult(run_folder, "finished", len(session.history), session.best)
+
+
+def _finished(session: Session) -> bool:
+    """Train all stages that are left; False when a signal or the death of a process ended that early, which is said."""
+    reason, speaker, processes = "stopped", 0, session.compute.processes
+    try:
+        for index in range(session.state.stage, len(session.recipe.stages)):
+            train_stage(session, index)
+        return True
+    except Interrupted:
+        pass
+    # What torch raises where a connection breaks has no class of its own.
+    except RuntimeError:
+        gone = processes.gone()
+        if not gone:
+            raise
+        reason = f"process {', '.join(map(str, gone))} of {processes.count} died"
+        speaker = min(set(range(processes.count)) - set(gone))
+    epochs, folder = len(session.history), session.folder
+    say(f"{reason}; epoch {epochs} is saved; to go on, train with --resume {folder}", speaker)
+    return False
 
 
 def train_stage(session: Session, index: int) -> None:
@@ -160,11 +143,13 @@ def train_stage(session: Session, index: int) -> None:
     if stage.cached_features:
         feed = feature_feed(session.photos, session.module, session.compute)
     else:
-        feed = photo_feed(session.photos, session.batches)
+        feed = photo_feed(session.photos, session.batches, session.compute)
     network, optimizer = session.compute.setup(Outputs(feed.part(session.module)), optimizer)
     first = state.stage_epoch if state.stage == index else 0
     for stage_epoch in range(first, stage.epochs):
-        torch.manual_seed(seed_of(session.recipe.seed, "epoch", len(session.history)))
+        # Processes with equal seeds would drop out and mix alike.
+        own = (rank,) if (rank := session.compute.processes.rank) else ()
+        torch.manual_seed(seed_of(session.recipe.seed, "epoch", len(session.history), *own))
         trained = train_one_epoch(session, stage, stage_epoch, feed, network, optimizer)
         figures = validate(session, stage, feed)
         _record(session, index, stage_epoch, trained | figures, optimizer)
@@ -204,7 +189,7 @@ def train_one_epoch(
     moves = math.ceil(feed.steps / together)
     losses = [row.validation_loss for row in session.history if row.stage == stage.name]
     training_mode(session.module, stage.frozen_statistics)
-    watch, totals = Watch(), Totals(session.where(stage), session.kept_epoch)
+    watch, totals = Watch(), Totals(session.where(stage), session.kept_epoch, session.compute.processes.sum)
     session.rates = []
     what = f"epoch {epoch + 1}/{sum(stage.epochs for stage in session.recipe.stages)}"
     with Progress(what, feed.photos) as progress:
@@ -212,14 +197,16 @@ def train_one_epoch(
             move, place = divmod(step, together)
             # The last group of an epoch may be short; its batches still make a mean.
             size = min(together, feed.steps - move * together)
-            loss, correct = _step(session, batch, network, 1 / size)
+            part = len(batch[1]) / feed.size
+            # The gradients of the processes are averaged: those of a larger part count more.
+            loss, correct = _step(session, batch, network, part * session.compute.processes.count / size)
             if place + 1 == size:
                 done = stage_epoch * moves + move
                 set_rates(optimizer, rate_factor(stage.schedule, done, stage.epochs * moves, moves, losses))
                 session.rates += size * [rates_of(optimizer.param_groups)]
                 _move(session, network, optimizer)
-            totals.add(loss, correct, len(batch[1]))
-            progress.step(None, len(batch[1]), note=totals.note)
+            totals.add(loss * part, correct, feed.size)
+            progress.step(None, feed.size, note=totals.note)
             session.interruption.check()
     session.losses = totals.losses
     return {
@@ -235,15 +222,21 @@ def train_one_epoch(
 @torch.inference_mode()
 def validate(session: Session, stage: Stage, feed: Feed) -> dict[str, float]:
     """Losses and accuracy of the kept module on validation, in the run's precision. Raises Interrupted, RunInvalid."""
+    session.compute.processes.agree(session.kept_module)
     part = feed.part(session.kept_module.eval())
     parts: list[Tensor] = []
     truths: list[Tensor] = []
     for inputs, targets in feed.validation():
-        session.interruption.check()
+        if session.interruption.signal:
+            break
         with session.compute.autocast():
             parts.append(part(inputs.to(session.compute.device)).float().cpu())
         truths.append(targets.cpu())
-    logits, truth = torch.cat(parts).numpy(), torch.cat(truths).numpy()
+    session.interruption.check()
+    logits, truth = (
+        torch.cat(found).numpy()
+        for found in zip(*session.compute.processes.gather((torch.cat(parts), torch.cat(truths))), strict=True)
+    )
     # The last step's loss was taken before its update: weights that it ruined show here first.
     if not np.isfinite(logits).all():
         raise diverged(f"the validation loss is no number in {session.where(stage)}", session.kept_epoch)
@@ -301,11 +294,16 @@ def _record(
     state.optimizer = optimizer.state_dict() if optimizer else None
     state.scaler = session.compute.precision.state_dict()
     state.history = [asdict(epoch) for epoch in session.history]
-    if kept:
+    session.compute.processes.first(lambda: _write(session, row))
+
+
+def _write(session: Session, row: Epoch) -> None:
+    state = session.state
+    if row.kept:
         save(
             session.folder / BEST, Checkpoint(state.identity, module=session.kept_module.state_dict(), best=asdict(row))
         )
-    steps = append_steps(session.folder / STEPS, row.epoch, stage.name, session.losses, session.rates)
+    steps = append_steps(session.folder / STEPS, row.epoch, row.stage, session.losses, session.rates)
     session.losses, session.rates = [], []  # a stage that a solver trains takes no steps
     if session.board:
         session.board.epoch(steps, row)
@@ -320,58 +318,6 @@ def _out_of_patience(session: Session, stage: Stage) -> bool:
         return False
     done = [epoch.epoch for epoch in session.history if epoch.stage == stage.name]
     return done[-1] - max(int(best["epoch"]), done[0] - 1) >= patience
-
-
-def _open_session(recipe: Recipe, folder: Path, photos: Photos, compute: Compute, workers: int | None) -> Session:
-    """A session whose network has random weights, drawn from the recipe's seed."""
-    cuda = compute.device.type == "cuda"
-    torch.manual_seed(seed_of(recipe.seed, "weights"))
-    return Session(
-        recipe=recipe,
-        folder=folder,
-        photos=photos,
-        batches=TrainingBatches(photos, default_workers(cuda) if workers is None else workers, pinned=cuda),
-        compute=compute,
-        module=build(recipe, len(photos.labels)).to(compute.device),
-        loss=Loss.of(photos, compute.device),
-        average=None,
-        state=Checkpoint(Identity(recipe.digest, recipe.backbone.name, list(photos.labels), photos.fingerprint)),
-    )
-
-
-def _start(session: Session, weights: Weights) -> None:
-    """Fill in the pretrained weights and save them as the checkpoint before the first epoch.
-
-    Raises RunInvalid, and DataInvalid for photos that cannot be measured.
-    """
-    filled = fill(session.module, weights)
-    say(str(filled))
-    normalization = session.recipe.normalization
-    if normalization.source == "training":
-        normalization = measure(session.photos)
-        session.module.normalize_by(normalization)
-    if session.recipe.average:
-        session.average = Average(session.module, session.recipe.average)
-    session.state.module = session.module.state_dict()
-    save(session.folder / LAST, session.state)
-    # Only now is there a run: whoever finds its record finds the weights that it began with, too.
-    begin(session.folder, session.recipe, session.photos, filled, normalization, session.compute)
-
-
-def _restore(session: Session) -> None:
-    """Bring a session to where its last checkpoint left it. Raises RunInvalid for a checkpoint of another run."""
-    session.state = load(session.folder / LAST, session.state.identity)
-    session.module.load_state_dict(session.state.module)
-    if session.state.scaler:
-        session.compute.precision.load_state_dict(session.state.scaler)
-    if session.recipe.average:
-        session.average = Average(session.module, session.recipe.average)
-        if session.state.average is not None:
-            session.average.module.load_state_dict(session.state.average)
-            session.average.updates = session.state.average_updates
-    session.history = [Epoch(**row) for row in session.state.history]
-    cut_steps(session.folder / STEPS, len(session.history))
-    say(f"resumed after epoch {len(session.history)}")
 
 
 def _announcement(session: Session, stage: Stage, names: list[str]) -> str:

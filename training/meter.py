@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -25,15 +25,19 @@ def diverged(what: str, kept: int | None) -> RunInvalid:
 class Totals:
     """Sums over an epoch, kept on the device and looked at now and then; a loss that is no number ends the run."""
 
-    def __init__(self, where: str, kept: int | None = None) -> None:
+    def __init__(self, where: str, kept: int | None = None, total: Callable[[Tensor], Tensor] = Tensor.detach) -> None:
         self.where, self.kept, self.last = where, kept, math.nan
+        self._total = total  # over the processes that share a step
         self._waiting: list[Tensor] = []
         self._correct: list[Tensor] = []
         self._losses: list[float] = []
         self._count, self._correct_sum = 0, 0
 
     def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
-        """One step's mean loss, its right answers and its photos. Raises RunInvalid for a loss that is no number."""
+        """One step's mean loss and right answers, or this process's part of them, and the photos of all.
+
+        Raises RunInvalid for a loss that is no number.
+        """
         self._waiting.append(loss)
         self._correct.append(correct)
         self._count += count
@@ -63,12 +67,12 @@ class Totals:
         return self._correct_sum / self._count
 
     def _look(self) -> None:
-        for loss in torch.stack(self._waiting).tolist() if self._waiting else ():
+        for loss in self._total(torch.stack(self._waiting)).tolist() if self._waiting else ():
             self._losses.append(loss)
             self.last = loss
             if not math.isfinite(loss):
                 raise diverged(f"the loss became {loss} in {self.where}, step {len(self._losses)}", self.kept)
-        self._correct_sum += int(torch.stack(self._correct).sum()) if self._correct else 0
+        self._correct_sum += int(self._total(torch.stack(self._correct).sum())) if self._correct else 0
         self._waiting.clear()
         self._correct.clear()
 

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from inference import torchrun
+
 Value = TypeVar("Value")
 
 LINE_EVERY = 10.0
@@ -29,7 +31,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._started = self._said = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and torchrun.rank() == 0:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -63,6 +65,7 @@ class Progress:
         return value
 
 
-def say(line: str) -> None:
-    """One line on stderr."""
-    print(line.rstrip(), file=sys.stderr, flush=True)  # noqa: T201 – this is where progress is printed
+def say(line: str, rank: int = 0) -> None:
+    """One line on stderr; of several processes only that of the given rank says it."""
+    if torchrun.rank() == rank:
+        print(line.rstrip(), file=sys.stderr, flush=True)  # noqa: T201 – this is where progress is printed

@@ -110,7 +110,8 @@ def find_rate(
             feed = feature_feed(photos, module, compute)
         else:
             cuda = compute.device.type == "cuda"
-            feed = photo_feed(photos, TrainingBatches(photos, default_workers(cuda) if workers is None else workers))
+            batches = TrainingBatches(photos, default_workers(cuda) if workers is None else workers)
+            feed = photo_feed(photos, batches, compute)
         found = _sweep(recipe, chosen, module, feed, Loss.of(photos, compute.device), compute)
     _write(folder, found)
     return found

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inference.errors import RecipeInvalid, RunInvalid
-from training import assess, finetune
+from training import assess, finetune, session
 from training.backbones import build
 from training.checkpoint import read
 from training.finetune import train
@@ -107,7 +107,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("module", "step"), [(finetune, "open_photos"), (finetune, "save"), (finetune, "begin"), (assess, "_draw_batch")]
+    ("module", "step"), [(finetune, "open_photos"), (session, "save"), (session, "begin"), (assess, "_draw_batch")]
 )
 def test_a_run_killed_before_it_began_is_begun_anew_by_the_same_command(
     make_recipe: Make, photos_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
