@@ -162,4 +162,5 @@ def _draw(folder: Path, photos: Photos, report: SplitReport, calibration: Calibr
         )
         for index, item in zip(wrong, items, strict=True)
     ]
-    pictures.draw_mistakes(folder / "mistakes.png", [photos.crop(item) for item in items], captions, split)
+    title = f"The surest mistakes on {split}: true label → answer, its probability, file"
+    pictures.draw_mistakes(folder / "mistakes.png", [photos.crop(item) for item in items], captions, title)

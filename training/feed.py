@@ -65,11 +65,10 @@ def photo_feed(photos: Photos, batches: TrainingBatches, compute: Compute) -> Fe
     )
 
 
-def feature_feed(photos: Photos, module: Normalized, compute: Compute) -> Feed:
+def feature_feed(recipe: Recipe, compute: Compute, known: Batch, measured: Batch) -> Feed:
     """What the frozen backbone makes of every training and validation photo, computed once on plain crops."""
-    recipe = photos.recipe
-    train_features, train_labels = features_of(photos, "train", module, compute)
-    features, labels = features_of(photos, "validation", module, compute)
+    train_features, train_labels = known
+    features, labels = measured
     size = min(recipe.batch_size, len(train_labels))
     steps = len(train_labels) // size
 
@@ -87,6 +86,11 @@ def feature_feed(photos: Photos, module: Normalized, compute: Compute) -> Feed:
         validation=lambda: iter([(compute.processes.share(features), compute.processes.share(labels))]),
         part=lambda module: head_of(module, recipe),
     )
+
+
+def frozen_features(photos: Photos, module: Normalized, compute: Compute) -> tuple[Batch, Batch]:
+    """The features of training and of validation photos, each with their labels."""
+    return features_of(photos, "train", module, compute), features_of(photos, "validation", module, compute)
 
 
 def head_of(module: Normalized, recipe: Recipe) -> nn.Module:

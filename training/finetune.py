@@ -18,7 +18,7 @@ from training.checkpoint import BEST, LAST, Checkpoint, is_better, save
 from training.compute import Compute, make_repeatable
 from training.dataset import CACHE_BYTES, Batch, Photos, open_photos
 from training.evaluate import negative_log_likelihood
-from training.feed import Feed, Outputs, feature_feed, features_of, head_of, photo_feed
+from training.feed import Feed, Outputs, feature_feed, frozen_features, head_of, photo_feed
 from training.freezing import freeze, trained_names, training_mode
 from training.history import HISTORY, Epoch, write_history
 from training.interruption import Interrupted
@@ -28,12 +28,13 @@ from training.optimize import make_optimizer, parameter_groups, peaks, set_rates
 from training.pixels import PixelStore
 from training.progress import Progress, say
 from training.recipe import Recipe
-from training.run import PIXELS, claim
+from training.run import PIXELS, claim, read_record
 from training.schedules import rate_factor
 from training.sections import Stage
 from training.session import Session, check_shares, open_session, restore, start
 from training.solver import Points, solve
 from training.steps import STEPS, append_steps, rates_of
+from training.suspects import report_suspects
 from training.weights import read_weights
 
 
@@ -141,7 +142,7 @@ def train_stage(session: Session, index: int) -> None:
         session.average.restart(session.module)
     say(f"{_announcement(session, stage, names)}; learning rates: {peaks(groups)}")
     if stage.cached_features:
-        feed = feature_feed(session.photos, session.module, session.compute)
+        feed = feature_feed(session.recipe, session.compute, *_features(session))
     else:
         feed = photo_feed(session.photos, session.batches, session.compute)
     network, optimizer = session.compute.setup(Outputs(feed.part(session.module)), optimizer)
@@ -157,14 +158,20 @@ def train_stage(session: Session, index: int) -> None:
             break
 
 
+def _features(session: Session) -> tuple[Batch, Batch]:
+    """Of training and validation photos. Pretrained ones also tell, before the first epoch, what looks mislabelled."""
+    known, measured = frozen_features(session.photos, session.module, session.compute)
+    # Random weights know no likeness.
+    if not session.history and read_record(session.folder)[0].weights["filled"]:
+        session.compute.processes.first(lambda: report_suspects(session.folder, session.photos, known, measured))
+    return known, measured
+
+
 def solve_stage(session: Session, index: int, names: list[str]) -> None:
     """Solve a stage's head on frozen features: one row of the history. Raises Interrupted, RunInvalid."""
     recipe, stage, watch = session.recipe, session.recipe.stages[index], Watch()
     say(_announcement(session, stage, names))
-    train, validation = (
-        Points.of(features_of(session.photos, split, session.module, session.compute))
-        for split in ("train", "validation")
-    )
+    train, validation = map(Points.of, _features(session))
     solution = solve(stage.solver, train, validation, recipe.selection.metric, recipe.seed, session.interruption.check)
     head = head_of(session.module, recipe)
     assert isinstance(head, nn.Linear)  # check_solver has seen to it

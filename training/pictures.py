@@ -111,8 +111,8 @@ class Mistake:
     path: str
 
 
-def draw_mistakes(path: Path, crops: Sequence[Pixels], mistakes: Sequence[Mistake], split: str) -> None:
-    """Wrong answers with what is true, the surest first."""
+def draw_mistakes(path: Path, crops: Sequence[Pixels], mistakes: Sequence[Mistake], title: str) -> None:
+    """Wrong answers with what is said to be true, in the order given."""
     captions = [
         (
             f"{shortened(mistake.truth)} → {shortened(mistake.answer)} {mistake.probability:.0%}\n"
@@ -121,7 +121,7 @@ def draw_mistakes(path: Path, crops: Sequence[Pixels], mistakes: Sequence[Mistak
         )
         for mistake in mistakes
     ]
-    _tiles(path, f"The surest mistakes on {split}: true label → answer, its probability, file", crops, captions)
+    _tiles(path, title, crops, captions)
 
 
 @dataclass(frozen=True)

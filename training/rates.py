@@ -20,7 +20,7 @@ from training.backbones import Normalized, build, is_head
 from training.checkpoint import write_atomically
 from training.compute import Compute, make_repeatable
 from training.dataset import CACHE_BYTES, Batch, TrainingBatches, default_workers, open_photos
-from training.feed import Feed, Outputs, feature_feed, photo_feed
+from training.feed import Feed, Outputs, feature_feed, frozen_features, photo_feed
 from training.freezing import freeze, trained_names, training_mode
 from training.lock import held
 from training.loss import Loss
@@ -107,7 +107,7 @@ def find_rate(
         chosen = choose_stage(recipe, module, stage)
         freeze(module, trained_names(module, recipe.backbone.name, chosen))
         if chosen.cached_features:
-            feed = feature_feed(photos, module, compute)
+            feed = feature_feed(recipe, compute, *frozen_features(photos, module, compute))
         else:
             cuda = compute.device.type == "cuda"
             batches = TrainingBatches(photos, default_workers(cuda) if workers is None else workers)
