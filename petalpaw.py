@@ -36,6 +36,7 @@ def main() -> None:
         messages.print(f"petalpaw: {error.detail} [{error.code}]", style="red", markup=False)
         sys.exit(WRONG_USAGE if isinstance(error, ParameterInvalid) else NOTHING_DONE)
     except OSError as error:  # a full disk, a folder that may not be written: the system's own words say which
+        _wait_for_the_first()
         messages.print(f"petalpaw: {error}; make room or check the path, its owner and mode", style="red", markup=False)
         sys.exit(NOTHING_DONE)
 
