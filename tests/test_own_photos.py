@@ -44,6 +44,8 @@ def test_a_folder_of_photos_becomes_a_model_that_answers(photos: Path, tmp_path:
     assert printed.strip() == str(run)
     assert "name: our-photos" in (run / "recipe.resolved.yaml").read_text("utf-8")
     assert "broken.jpg" in (run / "left_out.csv").read_text("utf-8")
+    for name in ("checks.csv", "suspects.csv", "suspects.png"):
+        assert (run / name).is_file()
     do("export", run)
     do("parity", run, "--photos", 2)
     do("publish", run, "--models", repository)

@@ -172,7 +172,7 @@ def solve_stage(session: Session, index: int, names: list[str]) -> None:
     recipe, stage, watch = session.recipe, session.recipe.stages[index], Watch()
     say(_announcement(session, stage, names))
     train, validation = map(Points.of, _features(session))
-    solution = solve(stage.solver, train, validation, recipe.selection.metric, recipe.seed, session.interruption.check)
+    solution = solve(recipe, stage.solver, train, validation, session.interruption.check)
     head = head_of(session.module, recipe)
     assert isinstance(head, nn.Linear)  # check_solver has seen to it
     solution.fold_into(head)

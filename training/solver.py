@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from inference.errors import RunInvalid
 from training.backbones import lay_out
 from training.calibrate import fit_temperature
-from training.checkpoint import Better, is_better
+from training.checkpoint import is_better
 from training.evaluate import Indices, negative_log_likelihood
 from training.feed import head_of
 from training.progress import Progress, say
@@ -79,9 +79,7 @@ class Solution:
         layer.bias.copy_(torch.from_numpy(self.bias))
 
 
-def solve(
-    solver: Solver, train: Points, validation: Points, metric: Better, seed: int, between: Callable[[], None]
-) -> Solution:
+def solve(recipe: Recipe, solver: Solver, train: Points, validation: Points, between: Callable[[], None]) -> Solution:
     """Fit every strength on train and choose the one that is best on validation; `between` is called before each."""
     scaler = StandardScaler().fit(train.features)
     scaled = scaler.transform(train.features)
@@ -89,14 +87,14 @@ def solve(
     with Progress(f"solving {solver.kind}", len(solver.strengths), "strengths") as progress:
         for strength in solver.strengths:
             between()
-            estimator = _fitted(solver.kind, strength, seed, scaled, train.labels)
+            estimator = _fitted(recipe, solver.kind, strength, Points(scaled, train.labels))
             solution = _unscaled(strength, estimator, scaler)
             figures = solution.figures(validation, "validation")
             say(
                 f"{solver.kind} of strength {strength:g}: validation accuracy {figures['validation_accuracy']:.4f}, "
                 f"calibrated loss {figures['calibrated_loss']:.4f}"
             )
-            if best is None or is_better(metric, figures, best[1]):
+            if best is None or is_better(recipe.selection.metric, figures, best[1]):
                 best = solution, figures
             progress.step(None)
     assert best is not None  # the recipe has at least one strength
@@ -125,17 +123,16 @@ def _is_linear(recipe: Recipe) -> bool:
     return isinstance(head, nn.Linear) and head.bias is not None and given[-1] is logits
 
 
-def _fitted(
-    kind: Literal["gradient", "svm", "logistic"], strength: float, seed: int, features: Floats, labels: Indices
-) -> Any:
+def _fitted(recipe: Recipe, kind: Literal["gradient", "svm", "logistic"], strength: float, points: Points) -> Any:
     """A fitted LinearSVC (one class against the rest) or LogisticRegression (multinomial)."""
+    weights = None if recipe.class_weights == "none" else recipe.class_weights
     if kind == "svm":
-        estimator = LinearSVC(C=strength, max_iter=_ITERATIONS, random_state=seed)
+        estimator = LinearSVC(C=strength, max_iter=_ITERATIONS, class_weight=weights, random_state=recipe.seed)
     else:
-        estimator = LogisticRegression(C=strength, max_iter=_ITERATIONS)
+        estimator = LogisticRegression(C=strength, max_iter=_ITERATIONS, class_weight=weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        estimator.fit(features, labels)
+        estimator.fit(points.features, points.labels)
     if np.max(estimator.n_iter_) >= _ITERATIONS:
         say(f"{kind} of strength {strength:g} has not settled after {_ITERATIONS:,} iterations; weaker ones do")
     return estimator

@@ -25,7 +25,7 @@ from training.splits import fingerprint, read_splits
 def test_a_run_folder_holds_everything(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        *("recipe.resolved.yaml", "run.json", "splits.csv", "left_out.csv", "best.pt", "last.pt"),
+        *("recipe.resolved.yaml", "run.json", "splits.csv", "checks.csv", "left_out.csv", "best.pt", "last.pt"),
         *("history.csv", "steps.csv", "metrics.json", "per_class.csv", "README.md"),
         *("curves.png", "iterations.png", "batch.png", "confusion.png", "calibration.png", "mistakes.png"),
         *("gradcam.png", "residuals.png", "residuals.csv", "report.html"),
