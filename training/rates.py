@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from inference import torchrun
 from inference.errors import RecipeInvalid, RunInvalid
 from training.augment import seed_of
-from training.backbones import Normalized, build, is_head
+from training.backbones import Normalized, build, is_head, lay_out
 from training.checkpoint import write_atomically
 from training.compute import Compute, make_repeatable
 from training.dataset import CACHE_BYTES, Batch, TrainingBatches, default_workers, open_photos
@@ -93,6 +94,10 @@ def find_rate(
     The stage is the named one, or the first that trains more than the head; its groups keep their ratios. Raises
     what training does, RecipeInvalid for a stage that takes no steps, RunInvalid where the loss is never a number.
     """
+    if torchrun.processes() > 1:
+        raise RunInvalid("the range test runs in one process; start it without torchrun")
+    # Before the photos, which take minutes to decode.
+    chosen = choose_stage(recipe, lay_out(recipe), stage)
     compute = Compute.plan(device, recipe)
     make_repeatable(compute)
     first = read_weights(recipe, weights)
@@ -104,7 +109,6 @@ def find_rate(
         say(str(fill(module, first)))
         if recipe.normalization.source == "training":
             module.normalize_by(measure(photos))
-        chosen = choose_stage(recipe, module, stage)
         freeze(module, trained_names(module, recipe.backbone.name, chosen))
         if chosen.cached_features:
             feed = feature_feed(recipe, compute, *frozen_features(photos, module, compute))
@@ -120,13 +124,17 @@ def find_rate(
 def choose_stage(recipe: Recipe, module: Normalized, name: str | None) -> Stage:
     """The stage of that name, or the first that trains more than the head. Raises RecipeInvalid."""
     steps = [stage for stage in recipe.stages if stage.solver.kind == "gradient"]
-    if name is None and steps:
+    if not steps:
+        raise RecipeInvalid(
+            f"no stage of {recipe.name} has a learning rate: its head is solved; train without --find-rate"
+        )
+    if name is None:
         backbone = recipe.backbone.name
         deep = (s for s in steps if not all(is_head(key, backbone) for key in trained_names(module, backbone, s)))
         return next(deep, steps[0])
     found = next((stage for stage in steps if stage.name == name), None)
     if found is None:
-        known = ", ".join(stage.name for stage in steps) or "none: all are solved"
+        known = ", ".join(stage.name for stage in steps)
         raise RecipeInvalid(f"no stage that learns by steps is called {name!r}; those of {recipe.name} are {known}")
     return found
 

@@ -1,9 +1,10 @@
 """Pretrained weights into a network, with a word on every key that could not be filled. Nothing is unpickled."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from urllib.error import URLError
 
@@ -14,7 +15,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from inference.errors import RunInvalid
 from inference.manifest import Digest, file_entry
-from training.backbones import AUXILIARY_WEIGHTS, Normalized, head_layers, published_weights
+from training.backbones import AUXILIARY_WEIGHTS, Normalized, bare_network, head_layers, lay_out, published_weights
 from training.freezing import names_layer
 from training.networks import SOURCES
 from training.recipe import Recipe
@@ -24,7 +25,10 @@ from training.stem import first_convolution, fitted_kernels
 
 @dataclass(frozen=True)
 class Filled:
-    """Where a network's first weights came from, and which of its keys they did not fill."""
+    """Where a network's first weights came from, and what of it they did not fill.
+
+    `missing` and `unexpected` name the outermost layers that are on one side only, the others name tensors.
+    """
 
     source: str
     sha256: Digest | None
@@ -58,51 +62,97 @@ class Weights:
 
 
 def read_weights(recipe: Recipe, file: Path | None) -> Weights:
-    """Weights from a file, or else those that the recipe names. Raises RunInvalid: not to be read or downloaded."""
+    """Weights from a file, or else those that the recipe names.
+
+    Raises RunInvalid: not to be read or downloaded, or another backbone's.
+    """
     if file is not None:
-        return Weights(recipe.backbone, _from_file(file), file.name, file_entry(file).sha256)
+        weights = Weights(recipe.backbone, _from_file(file), file.name, file_entry(file).sha256)
+        _match(lay_out(recipe).network, weights)
+        return weights
     if recipe.backbone.weights == "none":
         return Weights(recipe.backbone, None, "none", None)
     return _by_name(recipe.backbone)
 
 
 def fill(module: Normalized, weights: Weights) -> Filled:
-    """Load weights into the module's network. Raises RunInvalid where they are another backbone's.
+    """Load weights into the module's network. Raises RunInvalid where they are another backbone's."""
+    fitting, filled = _match(module.network, weights)
+    module.network.load_state_dict(fitting, strict=False)
+    return filled
 
-    What the recipe replaces may be of another shape than in the weights, and nothing else: the head, and the first
+
+def _match(network: nn.Module, weights: Weights) -> tuple[Mapping[str, Tensor], Filled]:
+    """The tensors that fill the network, and what is to be said of them. Raises RunInvalid.
+
+    What the recipe replaces may be missing or of another shape, and nothing else: the head, and the first
     convolution, whose kernels are brought to its shape where they can be.
     """
     backbone, source = weights.backbone, weights.source
     if weights.state is None:
-        return Filled(source, None, 0)
-    own = module.network.state_dict()
+        return {}, Filled(source, None, 0)
+    own = network.state_dict()
     fresh = tuple(key for key in own if any(names_layer(key, word) for word in backbone.fresh))
-    state = _fitted(module.network, weights.state, backbone)
+    state = _fitted(network, weights.state, backbone)
     common = [key for key in own if key in state and key not in fresh]
     fitting = {key: state[key] for key in common if own[key].shape == state[key].shape}
     if not fitting:
         raise RunInvalid(
             f"none of the {len(state)} tensors in {source} fits the network; choose its own backbone's weights"
         )
-    wrong = [key for key in common if key not in fitting]
-    replaced = (first_convolution(module.network), *head_layers(backbone.name))
-    shapes = {key: f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in wrong}
-    foreign = [shapes[key] for key in wrong if not any(names_layer(key, layer) for layer in replaced)]
+    missing = [key for key in own if key not in state and key not in fresh]
+    shapes = {
+        key: f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in common if key not in fitting
+    }
+    foreign = [shapes[key] for key in _kept(shapes, network, backbone.name)]
     if foreign:
         raise RunInvalid(
             f"{source} belongs to another backbone than {backbone.name}: {len(foreign)} tensors have other shapes, "
             f"{foreign[0]} first; choose its own weights, or name layers that shall stay random in backbone.fresh"
         )
-    module.network.load_state_dict(fitting, strict=False)
-    return Filled(
+    lacking = _outermost(_kept(missing, network, backbone.name), state)
+    if lacking:
+        raise RunInvalid(
+            f"{source} does not fill {backbone.name}: it lacks {', '.join(lacking)}; choose its own weights, "
+            "or name layers that shall stay random in backbone.fresh"
+        )
+    return fitting, Filled(
         source,
         weights.sha256,
         filled=len(fitting),
-        missing=tuple(key for key in own if key not in state and key not in fresh),
-        unexpected=tuple(key for key in state if key not in own),
+        missing=_outermost(missing, state),
+        unexpected=_outermost([key for key in state if key not in own], own),
         wrong_shape=tuple(shapes.values()),
         fresh=fresh,
     )
+
+
+def _kept(keys: Iterable[str], network: nn.Module, name: str) -> list[str]:
+    """Those of the network's tensors that the backbone's own weights fill: not head, first convolution or what is new.
+
+    Auxiliary outputs are filled where the weights have them, and batch norm's counters are of no weight.
+    """
+    published = bare_network(SOURCES.get(name, name)).state_dict()
+    *auxiliary, _ = head_layers(name)
+    replaced = (first_convolution(network), *head_layers(name), *(layer.partition(".")[0] for layer in auxiliary))
+    return [
+        key
+        for key in keys
+        if key in published
+        and not key.endswith(".num_batches_tracked")
+        and not any(names_layer(key, layer) for layer in replaced)
+    ]
+
+
+def _outermost(keys: Sequence[str], others: Iterable[str]) -> tuple[str, ...]:
+    """The keys, shortened to the outermost layers in which none of the others lies."""
+    inhabited = {name for key in others for name in _around(key)}
+    return tuple(dict.fromkeys(next((n for n in _around(key) if n not in inhabited), key) for key in keys))
+
+
+def _around(key: str) -> Iterator[str]:
+    """The layers that a tensor lies in, the outermost first, and the tensor itself."""
+    return accumulate(key.split("."), "{}.{}".format)
 
 
 def _fitted(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbone) -> Mapping[str, Tensor]:

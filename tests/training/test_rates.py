@@ -72,6 +72,21 @@ def test_the_stage_is_the_first_deep_one_or_the_named_one(make_recipe: Make) -> 
     assert choose_stage(alone, module, None).name == "a"
     with pytest.raises(RecipeInvalid, match=r"called 'hed'; those of shapes are head, everything"):
         choose_stage(recipe, module, "hed")
+    solver = {"name": "svm", "epochs": 1, "trains": "head", "cached_features": True, "solver": {"kind": "svm"}}
+    solved = make_recipe(stages=[solver])
+    with pytest.raises(RecipeInvalid, match="no stage of shapes has a learning rate: its head is solved"):
+        choose_stage(solved, module, None)
+
+
+def test_what_cannot_be_swept_is_refused_before_any_photo_is_touched(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RecipeInvalid, match="called 'hed'"):
+        find(make_recipe(), tmp_path / "nowhere", tmp_path / "run", stage="hed")
+    monkeypatch.setattr(rates.torchrun, "processes", lambda: 2)
+    with pytest.raises(RunInvalid, match="start it without torchrun"):
+        find(make_recipe(), tmp_path / "nowhere", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_no_number_is_said(

@@ -49,11 +49,11 @@ def test_alexnet_for_small_pictures(make_recipe: Make) -> None:
     recipe = make_recipe(backbone={"name": "alexnet", "weights": "none", "stem": stem})
     assert check_network(recipe) == []
     module = build(recipe, classes=10)
-    state = {"features.0.weight": torch.randn(64, 3, 11, 11), "features.0.bias": torch.randn(64)}
+    state = models.alexnet().state_dict()
     filled = fill(module, Weights(recipe.backbone, state, "alexnet", None))
     first = module.network.get_submodule("features.0")
     assert torch.equal(first.weight.detach(), state["features.0.weight"][:, :, 4:7, 4:7])
-    assert (first.stride, first.padding, filled.filled) == ((1, 1), (1, 1), 2)
+    assert (first.stride, first.padding, filled.filled) == ((1, 1), (1, 1), 14)
     pool = module.network.get_submodule("features.2")
     assert (pool.kernel_size, pool.stride) == (2, 2)
 

@@ -31,12 +31,12 @@ def test_every_key_that_was_not_filled_is_named(tmp_path: Path, recipe: Recipe, 
     state["extra.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "w.pth")
     filled = fill(module, read_weights(recipe, tmp_path / "w.pth"))
-    assert filled.missing == ("features.0.0.weight",)
-    assert filled.unexpected == ("extra.weight",)
+    assert filled.missing == ("features.0.0",)
+    assert filled.unexpected == ("extra",)
     assert [entry.split()[0] for entry in filled.wrong_shape] == ["classifier.3.weight", "classifier.3.bias"]
     assert filled.filled == len(module.network.state_dict()) - 3
     assert filled.sha256 == file_entry(tmp_path / "w.pth").sha256
-    assert all(key in str(filled) for key in ("features.0.0.weight", "extra.weight", "(1000, 1024) for (3, 1024)"))
+    assert all(key in str(filled) for key in ("features.0.0", "extra", "(1000, 1024) for (3, 1024)"))
     torch.testing.assert_close(
         module.network.state_dict()["features.1.block.0.0.weight"], state["features.1.block.0.0.weight"]
     )
@@ -71,6 +71,24 @@ def test_another_networks_weights_are_refused(tmp_path: Path, recipe: Recipe, mo
     torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "w.pth")
     with pytest.raises(RunInvalid, match="none of the 1 tensors"):
         fill(module, read_weights(recipe, tmp_path / "w.pth"))
+
+
+def test_weights_that_lack_layers_are_refused_unless_the_recipe_wants_them_fresh(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    torch.save(models.resnet18().state_dict(), tmp_path / "r18.pth")
+    lacking = ["layer1.2", "layer2.2", "layer2.3", *(f"layer3.{block}" for block in range(2, 6)), "layer4.2"]
+    with pytest.raises(RunInvalid, match=f"does not fill resnet34: it lacks {', '.join(lacking)}; choose"):
+        read_weights(make_recipe(backbone={"name": "resnet34"}), tmp_path / "r18.pth")  # no photo is needed for that
+    recipe = make_recipe(backbone={"name": "resnet34", "fresh": lacking})
+    assert fill(build(recipe, classes=3), read_weights(recipe, tmp_path / "r18.pth")).missing == ()
+
+
+def test_auxiliary_outputs_may_be_missing(tmp_path: Path, make_recipe: Make) -> None:
+    state = models.googlenet(aux_logits=False, init_weights=False).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    recipe = make_recipe(backbone={"name": "googlenet"})
+    assert fill(build(recipe, classes=3), read_weights(recipe, tmp_path / "w.pth")).missing == ("aux1", "aux2")
 
 
 def test_no_network_for_named_weights(make_recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
