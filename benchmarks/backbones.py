@@ -1,6 +1,6 @@
 """Every backbone through the whole line: laid out, built, trained for a step, exported, loaded, compared with eager.
 
-    nice -n 10 taskset -c 1 .venv/bin/python benchmarks/backbones.py > benchmarks/results/backbones.md
+    taskset -c 1 .venv/bin/python benchmarks/backbones.py > benchmarks/results/backbones.md
     .venv/bin/python benchmarks/backbones.py vit_h_14 googlenet
 
 Random weights, three classes, crops of the smallest side that the network takes. Batch norms get the statistics of the
@@ -41,7 +41,7 @@ SIDES = {"inception_v3": 299, "maxvit_t": 224, "partial_vgg16": 224, "vit_h_14":
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one network; `problems` is empty where all is well. Sizes in MB, time in seconds."""
+    """What became of one network; `problems` is empty where all is well. Sizes in MB, CPU time in seconds."""
 
     name: str
     side: int
@@ -55,11 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=backbone_names(), metavar="NAME")
     torch.set_num_threads(1)
-    print("| backbone | parameters | native px | tried px | ONNX MB | largest \\|Δlogit\\| | s | outcome |")
+    print("| backbone | parameters | native px | tried px | ONNX MB | largest \\|Δlogit\\| | CPU s | outcome |")
     print("|---|---:|---:|---:|---:|---:|---:|---|")
     failed = 0
-    for name in parser.parse_args().names:
-        facts, row = backbone_facts(name), prove(name)
+    chosen = [backbone_facts(name) for name in parser.parse_args().names]
+    for facts in sorted(chosen, key=lambda facts: facts.parameters):
+        name, row = facts.name, prove(facts.name)
         failed += bool(row.problems)
         print(
             f"| {name} | {facts.parameters:,} | {facts.native_size} | {row.side} | {row.size:.1f} | "
@@ -72,7 +73,7 @@ def main() -> None:
 
 def prove(name: str) -> Row:
     """Take one network through everything; what it refuses is a problem of its row, not an exception."""
-    began, side, size, differences, problems = time.perf_counter(), SIDES.get(name, 64), 0.0, [0.0], list[str]()
+    began, side, size, differences, problems = time.process_time(), SIDES.get(name, 64), 0.0, [0.0], list[str]()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         try:
@@ -94,7 +95,7 @@ def prove(name: str) -> Row:
             problems += damaged(path)
         except Exception as error:  # noqa: BLE001  # a network that fails is what the table is to show
             problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
-    return Row(name, side, size, max(differences), time.perf_counter() - began, tuple(problems))
+    return Row(name, side, size, max(differences), time.process_time() - began, tuple(problems))
 
 
 def recipe_of(name: str, side: int) -> Recipe:
