@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 
-def show_outline(recipe: "Recipe", data_root: Path, device: str) -> None:
+def show_outline(recipe: "Recipe", data_root: Path, weights: Path | None, device: str) -> None:
     """Measure what a recipe would do and print it; nothing is written. Raises what training would, before it begins."""
     from training.compute import Compute
     from training.outline import outline
     from training.splits import count_photos
+    from training.weights import read_weights
 
+    if weights is not None:
+        read_weights(recipe, weights)
     photos, classes = count_photos(recipe.data, data_root)
     plan = outline(recipe, photos, classes, Compute.plan(device, recipe))
     console = Console()

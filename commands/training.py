@@ -68,17 +68,30 @@ def train(
     Without a recipe one is chosen for the photos in --data: one folder per class, or train, val and test folders with
     class folders in each.
     """
+    own = Own(strategy, backbone, name)
+    named = recipe or run or weights or changes or own.asked
+    for wrong, says in (
+        (dry_run and find_rate, "--dry-run only shows, --find-rate sweeps the learning rate; choose one"),
+        (stage is not None and not find_rate, "--stage belongs to --find-rate"),
+        (tensorboard and (dry_run or find_rate), "--tensorboard belongs to training, not to --dry-run or --find-rate"),
+        (
+            resume and (named or find_rate or dry_run),
+            "a run that is resumed has its recipe, weights and folder already",
+        ),
+        (
+            not resume and recipe is None and data is None,
+            "name photos with --data, or a recipe, or a run with --resume",
+        ),
+    ):
+        if wrong:
+            raise typer.BadParameter(says)
+    # Only now: torch takes seconds.
     from training.finetune import train as finetune
     from training.run import read_record
 
-    own = Own(strategy, backbone, name)
     if resume is not None:
-        if recipe or run or weights or changes or find_rate or own.asked:
-            raise typer.BadParameter("a run that is resumed has its recipe, folder and weights; name none of them")
         record, chosen = read_record(resume)
         data, run = data or Path(record.data_root), resume
-    elif recipe is None and data is None:
-        raise typer.BadParameter("name photos with --data, or a recipe, or a run with --resume")
     else:
         data = data or _named_sets(recipe or "", changes or (), fetching=not dry_run and torchrun.processes() == 1)
         chosen = recipe_for(recipe, data, own, changes or (), weights)
@@ -87,7 +100,7 @@ def train(
         suggest_rates(chosen, data, weights, run, stage, device.value, workers)
         return
     if dry_run:
-        show_outline(chosen, data, device.value)
+        show_outline(chosen, data, weights, device.value)
         return
     result = finetune(
         chosen,
