@@ -123,6 +123,8 @@ def recipe_of(
 
     Checks and raises as `load_recipe`; `called` names it in messages.
     """
+    # Written and read again: changes shall reach neither the caller's content nor another place of the same anchor.
+    content = json.loads(json.dumps(content, default=str))
     wrong = [*wrong, *_changed(content, changes)]
     recipe: Recipe | None = None
     try:
@@ -191,11 +193,13 @@ def _set(content: dict[str, Any], key: str, value: str) -> bool:
     """Set a dotted key to a YAML value; False where the key leads nowhere or the value is not YAML."""
     *way, last = key.split(".")
     try:
+        new = yaml.load(value, _Loader)  # noqa: S506 – a SafeLoader
+        json.dumps(new, default=str)
         place: Any = content
         for step in way:
             place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
-        place[int(last) if isinstance(place, list) else last] = yaml.load(value, _Loader)  # noqa: S506 – a SafeLoader
-    except (IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError):
+        place[int(last) if isinstance(place, list) else last] = new
+    except (IndexError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
         return False
     return True
 

@@ -105,6 +105,14 @@ def test_changes_are_laid_over_the_file(content: dict[str, Any], recipe_file: Wr
     assert recipe.digest != load_recipe(path).digest
 
 
+def test_a_change_reaches_one_place_of_an_anchor(tmp_path: Path, content: dict[str, Any], recipe_file: Write) -> None:
+    content["stages"][1]["rates"] = content["stages"][0]["rates"]
+    path = recipe_file(content)
+    assert "&id001" in path.read_text("utf-8")
+    first, second = load_recipe(path, changes=["stages.0.rates.head=0.5"]).stages
+    assert (first.rates and first.rates.head, second.rates and second.rates.head) == (0.5, 0.01)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -113,6 +121,9 @@ def test_changes_are_laid_over_the_file(content: dict[str, Any], recipe_file: Wr
         ("stages.first.epochs=1", "changes nothing"),
         ("seed.x=1", "changes nothing"),
         ("seed=[", "changes nothing"),
+        ("title=&a [*a]", "changes nothing"),
+        ("title={2001-01-01: 1}", "changes nothing"),
+        (f"title={'[' * 2000}", "changes nothing"),
         ("sede=1", "sede: unknown key; did you mean `seed`"),
         ("seed=one", "seed: Input should be a valid integer, not 'one'"),
     ],

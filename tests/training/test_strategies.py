@@ -54,6 +54,21 @@ def test_options_and_changes_are_taken(tmp_path: Path) -> None:
         propose(tmp_path, name="My Pets")
 
 
+def test_changes_are_of_one_recipe_only(tmp_path: Path) -> None:
+    root = files(tmp_path, a=9, b=9)
+    changed = propose(root, "features", changes=["stages.0.epochs=3", "stages.0.rates.head=0.5"]).recipe.stages[0]
+    same = propose(root, "features").recipe.stages[0]
+    assert (changed.epochs, same.epochs) == (3, 30)
+    assert same.rates != changed.rates
+
+
+def test_the_layout_may_be_changed_as_checks_advise(tmp_path: Path) -> None:
+    root = files(tmp_path, red=9, green=9)
+    proposal = propose(root, changes=["data.near_duplicates=drop", "data.classes=[red, green]"])
+    assert (proposal.recipe.data.near_duplicates, proposal.recipe.data.classes) == ("drop", ("red", "green"))
+    assert any(line.startswith("splits: train '.'") for line in proposal.reasons)
+
+
 def test_small_folders_keep_a_photo_of_each_class_in_every_split(tmp_path: Path) -> None:
     small = propose(files(tmp_path / "small", a=2, b=40))
     assert small.recipe.data.test is None
