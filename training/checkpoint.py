@@ -13,7 +13,7 @@ from inference.manifest import Digest
 
 FORMAT_VERSION = 1
 
-LAST, BEST = "last.pt", "best.pt"
+LAST, BEST, RUN_JSON = "last.pt", "best.pt", "run.json"
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    # torch's zip writer raises RuntimeError where the disk is full.
+    # torch's zip writer raises RuntimeError where the disk is full, and the reason is its context.
     except (OSError, RuntimeError) as error:
         beside.unlink(missing_ok=True)
-        raise RunInvalid(
-            f"{path} could not be written ({error}); what was saved before is whole: make room and resume"
-        ) from error
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        begun = (path.parent / RUN_JSON).exists()
+        way = "what was saved before is whole: make room and resume" if begun else "make room and begin again"
+        raise RunInvalid(f"{path} could not be written ({reason}); {way}") from error
 
 
 def _fields(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from training.recipe import Recipe
 from training.run import PIXELS, claim, read_record
 from training.schedules import rate_factor
 from training.sections import Stage
-from training.session import Session, check_shares, open_session, restore, start
+from training.session import Session, check_shares, checkpoint_bytes, open_session, restore, start
 from training.solver import Points, solve
 from training.steps import STEPS, append_steps, rates_of
 from training.suspects import report_suspects
@@ -63,10 +63,10 @@ def train(
     """Train a recipe on the photos under `data_root` and leave a run folder with weights, figures and pictures.
 
     `weights` is a state dict that replaces the recipe's; `workers` the number of loader processes; `cache_bytes`
-    limits the decoded pixels that are kept in a file in the run folder meanwhile; `tensorboard` writes event files too,
-    and a resumed run goes on with those that it has. With `resume`, a run that was stopped in any way after it began
-    (its run.json is there) goes on after its last complete epoch and ends with the weights that it would have had;
-    `weights` are then not looked at. One stopped before is begun anew without it.
+    limits the decoded pixels that are kept in a file in the run folder meanwhile, beside which checkpoints have room;
+    `tensorboard` writes event files too, and a resumed run goes on with those that it has. With `resume`, a run that
+    was stopped in any way after it began (its run.json is there) goes on after its last complete epoch and ends with
+    the weights that it would have had; `weights` are then not looked at. One stopped before is begun anew without it.
 
     Raises DataInvalid, RecipeInvalid, DeviceUnavailable before work begins; RunInvalid for a folder in use or not to
     be gone on with, for weights or a checkpoint that do not fit, and when the loss is no longer a number.
@@ -80,7 +80,8 @@ def train(
         # Before the photos: decoding them takes minutes, which a mistyped name shall not cost.
         first = None if resume else read_weights(recipe, weights)
         closing.enter_context(held(run_folder))
-        photos = open_photos(recipe, data_root, closing.enter_context(PixelStore(run_folder / PIXELS, cache_bytes)))
+        store = PixelStore(run_folder / PIXELS, cache_bytes, spared=checkpoint_bytes(recipe))
+        photos = open_photos(recipe, data_root, closing.enter_context(store))
         check_shares(photos, processes)
         if first is not None:
             start(run_folder, photos, first, compute)

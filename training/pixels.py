@@ -1,5 +1,6 @@
 """Decoded pictures in one memory-mapped file, shared by every loader process and dropped by the kernel at need."""
 
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,18 +15,20 @@ Pixels = NDArray[np.uint8]
 class PixelStore:
     """Pictures by key, in a file of at most `budget` bytes that lives as long as the `with` block.
 
-    A picture that no longer fits is simply not kept; whoever asks for it decodes it again. Written by one process;
-    any process, forked or spawned, may read once writing is over.
+    It takes half of what the disk has beyond `spared` bytes, at most. A picture that no longer fits is simply not kept;
+    whoever asks for it decodes it again. Written by one process; any process, forked or spawned, may read once writing
+    is over.
     """
 
-    def __init__(self, path: Path, budget: int) -> None:
-        self.path, self.budget = path, budget
+    def __init__(self, path: Path, budget: int, spared: int = 0) -> None:
+        self.path, self.budget, self.spared = path, budget, spared
         self.used = 0
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._map: Pixels | None = None
 
     def __enter__(self) -> Self:
         self.path.unlink(missing_ok=True)
+        self.budget = min(self.budget, (shutil.disk_usage(self.path.parent).free - self.spared) // 2)
         return self
 
     def __exit__(
@@ -45,7 +48,10 @@ class PixelStore:
             with self.path.open("ab") as file:
                 file.write(pixels.tobytes())
         except OSError:
-            self.budget = 0  # the disk is full: what is there stays usable, the rest is decoded when needed
+            # The disk is full all the same: what is kept here makes room for checkpoints, and is decoded when needed.
+            self.path.unlink(missing_ok=True)
+            self._places.clear()
+            self.used = self.budget = 0
             return
         self._places[key] = (self.used, pixels.shape)
         self.used += pixels.nbytes

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inference.errors import DataInvalid, PetalpawError, RunInvalid
 from inference.manifest import Calibration, Digest, Metrics, Provenance, digest_of, problems
-from training.checkpoint import BEST, LAST, read, write_atomically
+from training.checkpoint import BEST, LAST, RUN_JSON, read, write_atomically
 from training.lock import LOCK
 from training.recipe import Recipe, load_recipe
 from training.sections import Normalization
@@ -20,7 +20,7 @@ from training.splits import Item, read_splits
 if TYPE_CHECKING:
     from training.backbones import Normalized
 
-RUN_JSON, RECIPE_YAML, SPLITS_CSV = "run.json", "recipe.resolved.yaml", "splits.csv"
+RECIPE_YAML, SPLITS_CSV = "recipe.resolved.yaml", "splits.csv"
 RATES_CSV, RATES_PNG = "rates.csv", "rates.png"
 LEFT_OUT_CSV, CHECKS_CSV, BATCH_PNG, PIXELS = "left_out.csv", "checks.csv", "batch.png", ".pixels"
 

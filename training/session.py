@@ -8,7 +8,7 @@ import torch
 from inference.errors import DataInvalid
 from training.assess import begin
 from training.augment import seed_of
-from training.backbones import Normalized, build
+from training.backbones import Normalized, build, lay_out
 from training.board import Board
 from training.checkpoint import LAST, Checkpoint, Identity, load, save
 from training.compute import Compute
@@ -114,6 +114,16 @@ def restore(session: Session) -> None:
             session.average.updates = session.state.average_updates
     session.history = [Epoch(**row) for row in session.state.history]
     session.compute.processes.first(lambda: cut_steps(session.folder / STEPS, len(session.history)))
+
+
+def checkpoint_bytes(recipe: Recipe) -> int:
+    """What a run's checkpoints need of the disk, at most.
+
+    Nine times the network: its weights, their average and an optimizer's two moments in last.pt and in the next one
+    that is written beside it, and the kept weights.
+    """
+    network: int = sum(tensor.nbytes for tensor in lay_out(recipe).state_dict().values())
+    return 9 * network
 
 
 def check_shares(photos: Photos, processes: Processes) -> None:

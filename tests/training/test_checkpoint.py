@@ -61,6 +61,7 @@ def test_damaged_missing_and_foreign_files(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.json").touch()
     save(tmp_path / "last.pt", checkpoint())
     before = (tmp_path / "last.pt").read_bytes()
 
@@ -71,7 +72,20 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch:
     with pytest.raises(RunInvalid, match=r"No space left on device.*make room and resume"):
         save(tmp_path / "last.pt", checkpoint(stage=5))
     assert (tmp_path / "last.pt").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "run.json"}
+
+
+def test_torchs_own_words_for_a_full_disk_are_not_handed_on(tmp_path: Path) -> None:
+    def full(file: Any) -> None:
+        error = RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598")
+        error.__context__ = OSError(28, "No space left on device")
+        raise error
+
+    # Nothing was begun: there is no run to resume.
+    with pytest.raises(
+        RunInvalid, match=r"written \(\[Errno 28\] No space left on device\); make room and begin again"
+    ):
+        write_atomically(tmp_path / "last.pt", full)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

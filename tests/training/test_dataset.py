@@ -1,7 +1,9 @@
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,6 +130,29 @@ def test_store_keeps_what_fits_and_removes_its_file(tmp_path: Path) -> None:
         assert store.get("too large") is None
         assert store.used == 60
     assert not path.exists()
+
+
+def test_store_spares_what_checkpoints_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with PixelStore(tmp_path / "pixels", PLENTY, spared=900) as store:
+        store.put("a", np.zeros((4, 4, 3), np.uint8))
+        store.put("b", np.zeros((4, 4, 3), np.uint8))
+        assert store.used == 48
+    with PixelStore(tmp_path / "pixels", PLENTY, spared=2000) as store:
+        store.put("a", np.zeros((1, 1, 3), np.uint8))
+        assert len(store) == 0
+
+
+def test_store_gives_back_what_it_has_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with PixelStore(tmp_path / "pixels", PLENTY) as store:
+        store.put("a", np.zeros((4, 4, 3), np.uint8))
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "open", full)
+        store.put("b", np.zeros((4, 4, 3), np.uint8))
+        assert (store.used, store.get("a"), store.path.exists()) == (0, None, False)
 
 
 def test_augmentation_is_its_seed() -> None:
