@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference.errors import DataInvalid
-from training.scan import scan_source
+from training.scan import is_skipped, scan_source
 from training.sections import Source
 
 _NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -43,12 +43,19 @@ class Layout:
 
 
 def recognise(root: Path) -> Layout:
-    """The layout of a folder of photos. Raises DataInvalid where there are no class folders to be seen."""
+    """The layout of a folder of photos. Raises DataInvalid where no class folders are seen, or some would be unused."""
     folders = _folders(root)
-    named = {split: folder for split, names in _NAMES.items() for folder in folders if folder.name.lower() in names}
+    splits = {folder: split for folder in folders for split, names in _NAMES.items() if folder.name.lower() in names}
+    named = {split: folder for folder, split in splits.items()}
     if "train" in named and _folders(named["train"]):
+        if unused := [folder.name for folder in folders if folder not in named.values()]:
+            raise DataInvalid(
+                f"{named['train'].name!r} in {root} looks like a split, so nothing would use {', '.join(unused)} "
+                "beside it; keep one folder per split (train, val, test) and move the others away, or rename "
+                f"{named['train'].name!r} where it is a class like them"
+            )
         return _in_splits(root, {split: named[split].name for split in _NAMES if split in named})
-    if folders and len(named) == len(folders):
+    if folders and len(splits) == len(folders):
         raise DataInvalid(
             f"{', '.join(folder.name for folder in folders)} in {root} look like splits without training classes; "
             "make a folder `train` in which every class has a folder of its own"
@@ -92,8 +99,8 @@ def _counts(root: Path, folder: str, share: float) -> dict[str, int]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folders in a folder, hidden ones aside. Raises DataInvalid where it cannot be listed."""
+    """The folders in a folder that may hold photos. Raises DataInvalid where it cannot be listed."""
     try:
-        return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry for entry in root.iterdir() if entry.is_dir() and not is_skipped(entry))
     except OSError as error:
         raise DataInvalid(f"{root} is no folder that can be read ({error.strerror}); check --data") from error

@@ -1,8 +1,9 @@
 """The files of a split's class folders, found without opening any.
 
 Rules: a class is a folder directly below the split's folder, and its name is the label, or the recipe names a folder
-for each class. Photos may lie in nested folders. Names that begin with a dot are skipped. Links are followed while they
-stay inside the data root; those that leave it are left out and reported.
+for each class. Photos may lie in nested folders. Names that begin with a dot are skipped, as is the __MACOSX of zip
+files made on a Mac. Links are followed while they stay inside the data root; those that leave it are left out and
+reported, as are files beside the class folders.
 """
 
 import re
@@ -24,9 +25,10 @@ class LeftOut:
 
 @dataclass
 class Scan:
-    """The files of one split's folder by class name, before any of them is opened."""
+    """The files and the folder of each class of a split by its name, before any of them is opened."""
 
     classes: dict[str, list[str]] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
 
 
@@ -40,16 +42,21 @@ def folder_problems(root: Path, source: Source, sets: Sequence[str] = ()) -> lis
     return [f"{key}: {problem}" for key, folder in named.items() if (problem := _folder_problem(root, folder, sets))]
 
 
+def is_skipped(entry: Path) -> bool:
+    """Whether a file or folder is none of the user's photos, by its name."""
+    return entry.name.startswith(".") or entry.name == "__MACOSX"
+
+
 def scan_source(root: Path, source: Source) -> Scan:
     """The files of a source with folders. Of a class in `most`, the first so many in the order of their names."""
-    scan = Scan()
+    scan = Scan(left_out=_beside(root, source))
     for label, folder in _class_folders(root, source):
         inside = _inside(root, folder, scan.left_out)
         files = _files(root, folder, scan.left_out, {folder.resolve()}) if inside else []
         paths = [file.relative_to(root).as_posix() for file in files]
         if label in source.most:
             paths = sorted(paths, key=_by_number)[: source.most[label]]
-        scan.classes[label] = paths
+        scan.classes[label], scan.folders[label] = paths, folder.relative_to(root).as_posix()
     return scan
 
 
@@ -58,7 +65,17 @@ def _class_folders(root: Path, source: Source) -> list[tuple[str, Path]]:
     if source.folders is not None:
         return sorted((label, root / folder) for label, folder in source.folders.items())
     entries = (root / (source.folder or ".")).iterdir()
-    return sorted((entry.name, entry) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    return sorted((entry.name, entry) for entry in entries if not is_skipped(entry) and entry.is_dir())
+
+
+def _beside(root: Path, source: Source) -> list[LeftOut]:
+    """The files that lie beside the class folders, where they have no label."""
+    if source.folders is not None:
+        return []
+    entries = sorted((root / (source.folder or ".")).iterdir())
+    files = [entry.relative_to(root).as_posix() for entry in entries if not is_skipped(entry) and not entry.is_dir()]
+    detail = "lies beside the class folders; if it is a photo, move it into the folder of its class"
+    return [LeftOut(file, "data_invalid", detail) for file in files]
 
 
 def _by_number(path: str) -> list[str | int]:
@@ -81,7 +98,7 @@ def _files(root: Path, folder: Path, left_out: list[LeftOut], seen: set[Path]) -
     """Every file below a folder, sorted by name; `seen` stops links that lead in circles."""
     files: list[Path] = []
     for entry in sorted(folder.iterdir(), key=lambda path: path.name):
-        if entry.name.startswith(".") or not _inside(root, entry, left_out):
+        if is_skipped(entry) or not _inside(root, entry, left_out):
             continue
         if entry.is_dir():
             real = entry.resolve()

@@ -77,17 +77,9 @@ def find_splits(data: Data, data_root: Path, seed: int) -> tuple[dict[str, list[
     root = data_root.resolve()
     scans = _scans(data, root)
     labels = _labels(data, scans["train"])
-    left_out = [entry for scan in scans.values() for entry in scan.left_out[:3]]
-    splits = {split: _digested(root, scan, labels, left_out) for split, scan in scans.items()}
-    for parent in ("train", "validation"):
-        shares = [
-            (split, source.share)
-            for split in ("test", "validation")
-            if (source := getattr(data, split)) and source.share and source.of == parent
-        ]
-        if shares:
-            splits |= _shared_out(parent, splits[parent], shares, seed)
-    return _without_repeats({split: splits[split] for split in SPLITS if split in splits}, left_out), labels, left_out
+    left_out = [entry for scan in scans.values() for entry in scan.left_out]
+    whole = {split: _digested(root, scan, labels, left_out) for split, scan in scans.items()}
+    return _without_repeats(_divided(data, whole, seed), left_out), labels, left_out
 
 
 def count_photos(data: Data, data_root: Path) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -98,16 +90,11 @@ def count_photos(data: Data, data_root: Path) -> tuple[dict[str, int], tuple[str
     if problems := check_data(data, data_root):
         raise DataInvalid("\n".join(["the photos cannot be used:", *(f"  - {problem}" for problem in problems)]))
     root = data_root.resolve()
-    sources = {split: source for split in SPLITS if (source := getattr(data, split))}
     scans = _scans(data, root)
     labels = _labels(data, scans["train"])
-    whole = {split: sum(len(scan.classes[label]) for label in labels) for split, scan in scans.items()}
-    counts = dict(whole)
-    for split, source in sources.items():
-        if source.share is not None and source.of is not None:
-            counts[split] = round(source.share * whole[source.of])
-            counts[source.of] -= counts[split]
-    return {split: counts[split] for split in SPLITS if split in counts}, labels
+    # A path stands for the digest: how many photos a share takes does not depend on which.
+    whole = {split: [Item(path, label, path) for path, label in _places(scan, labels)] for split, scan in scans.items()}
+    return {split: len(items) for split, items in _divided(data, whole, seed=0).items()}, labels
 
 
 def fingerprint(splits: dict[str, list[Item]], labels: Sequence[str]) -> Digest:
@@ -162,9 +149,7 @@ def _class_problems(split: str, scan: Scan, labels: Sequence[str], data: Data) -
         if label not in scan.classes:
             problems.append(f"data.{split}: there is no folder for class {label!r}; add it, or leave the class out")
         elif count == 0:
-            problems.append(f"data.{split}: the folder of class {label!r} is empty; add photos, or leave the class out")
-            # A link that leads out of the data root is why, where there is one.
-            problems += [f"data.{split}: {entry.path}: {entry.detail}" for entry in scan.left_out]
+            problems += [f"data.{split}: class {label!r} has no photos: {why}" for why in _why_empty(scan, label)]
         elif count < needed:
             problems.append(f"data.{split}: class {label!r} has {count} photos, its {needed} splits need one each")
     problems += [
@@ -182,6 +167,13 @@ def _class_problems(split: str, scan: Scan, labels: Sequence[str], data: Data) -
     return problems
 
 
+def _why_empty(scan: Scan, label: str) -> list[str]:
+    """Why a class has no file: its own links that lead out of the data root, three at most, or nothing is there."""
+    folder = f"{scan.folders[label]}/"
+    own = [f"{entry.path}: {entry.detail}" for entry in scan.left_out if f"{entry.path}/".startswith(folder)]
+    return own[:3] or ["its folder is empty; add photos, or leave the class out"]
+
+
 def _is_text(name: str) -> bool:
     """Whether a file name can stand in JSON: Python reads bytes that are no UTF-8 as lone surrogates."""
     try:
@@ -191,9 +183,13 @@ def _is_text(name: str) -> bool:
     return True
 
 
+def _places(scan: Scan, labels: Sequence[str]) -> list[tuple[str, int]]:
+    """Path and class index of every file, in label order."""
+    return [(path, index) for index, label in enumerate(labels) for path in scan.classes[label]]
+
+
 def _digested(root: Path, scan: Scan, labels: Sequence[str], left_out: list[LeftOut]) -> list[Item]:
     """Items with their files' digests, in label order; files that cannot be read are left out."""
-    places = [(path, index) for index, label in enumerate(labels) for path in scan.classes[label]]
 
     def read(place: tuple[str, int]) -> Item | LeftOut:
         path, label = place
@@ -202,10 +198,25 @@ def _digested(root: Path, scan: Scan, labels: Sequence[str], left_out: list[Left
         except OSError as error:
             return LeftOut(path, "image_unreadable", f"{error.strerror}; check the file's mode")
 
+    places = _places(scan, labels)
     with ThreadPoolExecutor(whole_cores()) as pool, Progress("reading files", len(places)) as progress:
         found = [progress.step(item) for item in pool.map(read, places)]
     left_out += [item for item in found if isinstance(item, LeftOut)]
     return [item for item in found if isinstance(item, Item)]
+
+
+def _divided(data: Data, whole: dict[str, list[Item]], seed: int) -> dict[str, list[Item]]:
+    """Every split in the order of SPLITS: those that have folders, and the shares that others take of them."""
+    splits = dict(whole)
+    for parent in ("train", "validation"):
+        shares = [
+            (split, source.share)
+            for split in ("test", "validation")
+            if (source := getattr(data, split)) and source.share and source.of == parent
+        ]
+        if shares:
+            splits |= _shared_out(parent, splits[parent], shares, seed)
+    return {split: splits[split] for split in SPLITS if split in splits}
 
 
 def _shared_out(

@@ -122,6 +122,44 @@ def test_hidden_nested_and_linked_files(tmp_path: Path) -> None:
     assert {entry.path for entry in left_out} == {"b/leaves.jpg", "b/broken.jpg", "c"}
 
 
+def test_every_link_out_of_the_data_root_is_left_out(tmp_path: Path) -> None:
+    root, outside = files(tmp_path / "root", a=4, b=4), files(tmp_path / "outside", secret=5)
+    for number in range(5):
+        (root / "a" / f"link-{number}.jpg").symlink_to(outside / "secret" / f"{number}.jpg")
+    _, _, left_out = find_splits(data_of(), root, 0)
+    assert len(left_out) == 5
+
+
+def test_files_beside_the_class_folders_are_left_out(tmp_path: Path) -> None:
+    root = files(tmp_path, a=4, b=4)
+    for name in ("stray.jpg", ".hidden.jpg"):
+        (root / name).write_text("x")
+    (root / "__MACOSX" / "a").mkdir(parents=True)
+    splits, labels, left_out = find_splits(data_of(), root, 0)
+    assert (labels, sum(map(len, splits.values()))) == (("a", "b"), 8)
+    assert [(entry.path, "beside the class folders" in entry.detail) for entry in left_out] == [("stray.jpg", True)]
+
+
+def test_a_class_without_photos_says_why(tmp_path: Path) -> None:
+    root, outside = files(tmp_path / "root", a=4, b=4, none=0), files(tmp_path / "outside", secret=5)
+    for number in range(5):
+        (root / "a" / f"link-{number}.jpg").symlink_to(outside / "secret" / f"{number}.jpg")
+    (root / "linked").symlink_to(outside / "secret")
+    leaves = "the link leaves the data root; copy the photos into it, or move the data root up"
+    assert check_data(data_of(), root) == [
+        f"data.train: class 'linked' has no photos: linked: {leaves}",
+        "data.train: class 'none' has no photos: its folder is empty; add photos, or leave the class out",
+    ]
+    (root / "linked").unlink()
+    (root / "none").rmdir()
+    (root / "links").mkdir()
+    for number in range(5):
+        (root / "links" / f"{number}.jpg").symlink_to(outside / "secret" / f"{number}.jpg")
+    assert check_data(data_of(), root) == [
+        f"data.train: class 'links' has no photos: links/{number}.jpg: {leaves}" for number in range(3)
+    ]
+
+
 def test_labels_with_spaces_chinese_and_emoji(tmp_path: Path) -> None:
     root = files(tmp_path / "data", **{"two words": 4, "蒲公英": 4, "🌹": 4})
     splits, labels, _ = find_splits(data_of(), root, 0)
@@ -141,10 +179,10 @@ def test_folder_problems_are_listed_together(tmp_path: Path) -> None:
     (root / "train" / "empty").mkdir()
     data = Data.model_validate({"train": {"folder": "train"}, "validation": {"folder": "validation"}})
     problems = "\n".join(check_data(data, root))
-    assert "data.train: the folder of class 'empty' is empty" in problems
+    assert "data.train: class 'empty' has no photos: its folder is empty" in problems
     assert "data.validation: there is no folder for class 'b'" in problems
     assert "data.validation: class 'extra' is not among the training classes" in problems
-    with pytest.raises(DataInvalid, match="'empty' is empty"):
+    with pytest.raises(DataInvalid, match="'empty' has no photos"):
         find_splits(data, root, 0)
 
 

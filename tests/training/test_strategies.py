@@ -96,6 +96,12 @@ def test_a_train_folder_alone_gives_up_a_share_for_validation(tmp_path: Path) ->
     assert data.test.folder == "test"
 
 
+def test_what_a_mac_leaves_in_a_zip_is_no_class(tmp_path: Path) -> None:
+    (files(tmp_path, a=3, b=3) / "__MACOSX" / "a").mkdir(parents=True)
+    assert set(recognise(tmp_path).train) == {"a", "b"}
+    assert propose(tmp_path).recipe.data.train.folder == "."
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert set(recognise(files(tmp_path, train=3, bus=3)).train) == {"train", "bus"}
 
@@ -123,7 +129,7 @@ def outside(root: Path) -> None:
         (lambda root: None, "holds 0 files and no folders; make one folder per class"),
         (bare, "holds 3 files and no folders; make one folder per class"),
         (lambda root: files(root, cats=5), "holds only 'cats'; make one folder per class"),
-        (lambda root: files(root, cats=5, dogs=0), "the folder of class 'dogs' is empty; add photos"),
+        (lambda root: files(root, cats=5, dogs=0), "class 'dogs' has no photos: its folder is empty"),
         (lambda root: files(root, cats=1, dogs=1), "class 'cats' has 1 photos, its 2 splits need one each"),
         (lambda root: files(root / "animals", cats=5, dogs=5), r"one folder 'animals'.* pass --data \S*animals"),
         (lambda root: files(root, train=3, val=3), "train, val in .* look like splits without training classes"),
@@ -131,6 +137,15 @@ def outside(root: Path) -> None:
             lambda root: (files(root / "train", a=3, b=3), files(root / "val", a=3, b=3, c=3)),
             "data.validation: class 'c' is not among the training classes",
         ),
+        (
+            lambda root: files(root, **{"bus": 3, "car": 3, "train/steam": 3, "train/diesel": 3}),
+            "'train' in .* looks like a split, so nothing would use bus, car beside it",
+        ),
+        (
+            lambda root: files(root, **{"train/a": 3, "train/b": 3, "val/a": 3, "validation/a": 3, "extra/a": 3}),
+            "nothing would use extra, val beside it; keep one folder per split",
+        ),
+        (lambda root: files(root, val=3, validation=3), "val, validation in .* look like splits without"),
         (outside, "b: the link leaves the data root"),
         (lambda root: root.rmdir(), "is no folder that can be read"),
     ],
