@@ -48,4 +48,5 @@ def _json(path: Path, outcome: Any) -> str:
         answer = {"error": {"code": outcome.code, "status": outcome.status, "detail": outcome.detail}}
     else:
         answer = outcome.as_data()
-    return json.dumps({"path": str(path), **answer}, ensure_ascii=False)
+    # Bytes of a name that are no text become escapes, as JSON has them.
+    return json.dumps({"path": str(path), **answer}, ensure_ascii=False).encode(errors="backslashreplace").decode()

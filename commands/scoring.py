@@ -101,4 +101,5 @@ def _outcome_json(path: str, outcome: Any) -> str:
         answer = {"error": {"code": outcome.code, "status": outcome.status, "detail": outcome.detail}}
     else:
         answer = asdict(outcome)
-    return json.dumps({"path": path, **answer}, ensure_ascii=False)
+    # Bytes of a name that are no text become escapes, as JSON has them.
+    return json.dumps({"path": path, **answer}, ensure_ascii=False).encode(errors="backslashreplace").decode()

@@ -17,6 +17,9 @@ from training.pixels import Pixels
 from training.residuals import Residual, as_rows, residuals
 from training.run import Run
 
+_LONGEST = 120
+"""Bytes of a photo's name that its pictures keep: file systems take 255 at most, some 143."""
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -69,7 +72,9 @@ def _explained(run: Run, module: Normalized, crop: Pixels, out: Path, name: str)
         if picture:
             pictures.draw_residuals(picture, report, name)
     except OSError as error:
-        raise OutputUnwritable(f"the pictures could not be written to {out} ({error.strerror}); make room") from error
+        raise OutputUnwritable(
+            f"the pictures could not be written to {out} ({error.strerror}); choose another with --out"
+        ) from error
     return Explanation(prediction, gradcam, picture, report)
 
 
@@ -98,7 +103,9 @@ def _make(folder: Path) -> None:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    """The name, numbered where a photo of another folder had it before."""
+    """The name, printable and not too long for a file system, numbered where another photo had it before."""
+    name = "".join(each if each.isprintable() else "_" for each in name)
+    name = name.encode()[:_LONGEST].decode(errors="ignore")
     free, number = name, 2
     while free in taken:
         free, number = f"{name}-{number}", number + 1

@@ -148,7 +148,7 @@ def read_record(folder: Path) -> tuple[Record, Recipe]:
     try:
         record = Record.model_validate_json(path.read_bytes())
         recipe = load_recipe(folder / RECIPE_YAML)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunInvalid(f"{folder} is not a run folder: {path} is missing; check the path, or train first") from None
     except OSError as error:
         raise RunInvalid(f"{path} cannot be read ({error.strerror}); check its owner and mode") from error

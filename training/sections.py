@@ -10,6 +10,7 @@ from training.datasets.catalog import CATALOG
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -147,7 +148,7 @@ class Normalization(Section):
     source: Literal["constants", "training"] = Field(
         "constants", description="training: mean and std are measured on the training photos when the run begins"
     )
-    mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=3)] = (0.485, 0.456, 0.406)
+    mean: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=3)] = (0.485, 0.456, 0.406)
     std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)] = (0.229, 0.224, 0.225)
 
     def over(self, channels: int) -> "Normalization":

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from inference.errors import DataInvalid
+from inference.manifest import Digest
 from training.assess import begin
 from training.augment import seed_of
 from training.backbones import Normalized, build, lay_out
@@ -13,6 +15,7 @@ from training.board import Board
 from training.checkpoint import LAST, Checkpoint, Identity, load, save
 from training.compute import Compute
 from training.dataset import Photos, TrainingBatches, default_workers
+from training.freezing import freeze, trained_names, training_mode
 from training.history import Epoch
 from training.interruption import Interruption
 from training.loss import Loss
@@ -21,6 +24,7 @@ from training.optimize import Average
 from training.processes import Processes
 from training.progress import say
 from training.recipe import Recipe
+from training.run import read_record
 from training.sections import Stage
 from training.steps import STEPS, Rates, cut_steps
 from training.weights import Weights, fill
@@ -78,7 +82,7 @@ def start(folder: Path, photos: Photos, weights: Weights, compute: Compute) -> N
     if normalization.source == "training":
         normalization = measure(photos)
         module.normalize_by(normalization)
-    save(folder / LAST, Checkpoint(_identity(photos), module=module.state_dict()))
+    save(folder / LAST, Checkpoint(_identity(photos, recipe.digest), module=module.state_dict()))
     # Only now is there a run: whoever finds its record finds the weights that it began with, too.
     begin(folder, recipe, photos, filled, normalization, compute)
 
@@ -96,7 +100,8 @@ def open_session(folder: Path, photos: Photos, compute: Compute, workers: int | 
         module=_network(photos).to(compute.device),
         loss=Loss.of(photos, compute.device),
         average=None,
-        state=Checkpoint(_identity(photos)),
+        # The digest that the run began with: this version may write the recipe out with more keys.
+        state=Checkpoint(_identity(photos, read_record(folder)[0].provenance.recipe_sha256)),
         interruption=Interruption(compute.processes),
     )
 
@@ -128,11 +133,28 @@ def checkpoint_bytes(recipe: Recipe) -> int:
 
 def check_shares(photos: Photos, processes: Processes) -> None:
     """Raises DataInvalid when a batch or a split cannot be shared out."""
-    few = min(photos.recipe.batch_size, *(len(items) for items in photos.splits.values()))
-    if few < processes.count:
+    if processes.count == 1:
+        return
+    each = 2 if _moves_statistics(photos.recipe) else 1  # batch norm cannot normalise by a single photo
+    batch = min(photos.recipe.batch_size, len(photos.splits["train"]))
+    most = min(batch // each, *(len(items) for items in photos.splits.values()))
+    if most < processes.count:
         raise DataInvalid(
-            f"{processes.count} processes cannot share a batch or a split of {few} photos; start {few} at most"
+            f"{processes.count} processes cannot share batches of {batch} photos, {each} for each, and splits of "
+            f"{min(map(len, photos.splits.values()))}; start {most} at most"
         )
+
+
+def _moves_statistics(recipe: Recipe) -> bool:
+    """Whether some stage normalises by the batches that it trains on."""
+    module = lay_out(recipe)
+    for stage in recipe.stages:
+        freeze(module, trained_names(module, recipe.backbone.name, stage))
+        training_mode(module, stage.frozen_statistics)
+        layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        if not stage.cached_features and any(layer.training for layer in layers):
+            return True
+    return False
 
 
 def _network(photos: Photos) -> Normalized:
@@ -140,6 +162,5 @@ def _network(photos: Photos) -> Normalized:
     return build(photos.recipe, len(photos.labels))
 
 
-def _identity(photos: Photos) -> Identity:
-    recipe = photos.recipe
-    return Identity(recipe.digest, recipe.backbone.name, list(photos.labels), photos.fingerprint)
+def _identity(photos: Photos, recipe: Digest) -> Identity:
+    return Identity(recipe, photos.recipe.backbone.name, list(photos.labels), photos.fingerprint)

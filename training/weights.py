@@ -1,5 +1,6 @@
 """Pretrained weights into a network, with a word on every key that could not be filled. Nothing is unpickled."""
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,9 @@ from training.networks import SOURCES
 from training.recipe import Recipe
 from training.sections import Backbone
 from training.stem import first_convolution, fitted_kernels
+
+_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")
+"""`denselayer1.norm.1.`: torchvision's published DenseNets name their layers as older PyTorch did."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,7 @@ def _from_file(file: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise RunInvalid(f"{file} is not a state dict (names to tensors); save `model.state_dict()` and pass that file")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+    return {_DENSENET.sub(r"\1\2", key.removeprefix("module.")): value for key, value in content.items()}
 
 
 def _by_name(backbone: Backbone) -> Weights:

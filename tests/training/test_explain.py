@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,25 @@ def test_bad_photos_get_their_error_and_the_others_go_on(finished: Path, photo: 
     names = {path.name for path in (tmp_path / "why").iterdir()}
     assert len(names) == 4  # the same photo twice has two pairs of pictures
     assert f"{photo.name}-2.gradcam.png" in names
+
+
+def test_names_that_no_picture_can_have_are_shortened(finished: Path, photo: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("l" * 251 + ".png", "l" * 250 + "m.png", "猫" * 83 + ".png", "a\nb\tc.png")]
+    for path in paths:
+        path.write_bytes(photo.read_bytes())
+    outcomes = [outcome for _, outcome in explain(Run.open(finished), paths, tmp_path / "why", "cpu")]
+    assert all(isinstance(outcome, Explanation) for outcome in outcomes)
+    assert {path.name for path in (tmp_path / "why").glob("*.gradcam.png")} == {
+        f"{name}.gradcam.png" for name in ("l" * 120, "l" * 120 + "-2", "猫" * 40, "a_b_c.png")
+    }
+
+
+def test_a_name_that_is_no_text_is_escaped_in_json(finished: Path, photo: Path, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+    Path(path).write_bytes(photo.read_bytes())
+    arguments = ["explain", str(finished), path, "--out", str(tmp_path / "why"), "--device", "cpu", "--json"]
+    answer = json.loads(CliRunner().invoke(app, arguments).stdout_bytes.decode())
+    assert answer["path"] == path
 
 
 def test_a_folder_that_cannot_be_made_is_said(finished: Path, photo: Path, tmp_path: Path) -> None:

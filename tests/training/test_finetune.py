@@ -22,7 +22,6 @@ from training.checkpoint import read
 from training.finetune import train
 from training.history import read_history
 from training.lock import held
-from training.pixels import PixelStore
 from training.recipe import Recipe, load_recipe
 from training.run import Record
 
@@ -105,20 +104,6 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
 
 class Killed(BaseException):
     """Ends a run at once, as a kill would: what `with` blocks clean up is put back by hand."""
-
-
-def test_kept_pixels_leave_room_for_checkpoints(
-    make_recipe: Make, photos_root: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    needed = 2 * (finished / "last.pt").stat().st_size + (finished / "best.pt").stat().st_size
-
-    def opened(recipe: Recipe, root: Path, store: PixelStore) -> None:
-        assert needed < store.spared < 3 * needed
-        raise Killed
-
-    monkeypatch.setattr(finetune, "open_photos", opened)
-    with pytest.raises(Killed):
-        run(make_recipe(), photos_root, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

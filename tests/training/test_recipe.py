@@ -87,6 +87,7 @@ def test_every_problem_is_listed_at_once(content: dict[str, Any], recipe_file: W
         ("preprocessing", {"resize": 32, "crop": 64}, "crop 64 is larger than resize 32"),
         ("augmentation", {"size": 64, "shrink_to": 32}, "smaller than `size`"),
         ("normalization", {"mean": [0.5, 0.5], "std": [1, 1, 1]}, "normalization.mean"),
+        ("normalization", {"mean": [float("nan"), 0, 0], "std": [1, 1, 1]}, "normalization.mean.0"),
         ("normalization", {"std": [1, 0, 1]}, "normalization.std.1: Input should be greater than 0"),
     ],
 )

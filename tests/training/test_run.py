@@ -104,6 +104,12 @@ def use(folder: Path) -> None:
     run.module()
 
 
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunInvalid, match="file is not a run folder"):
+        read_record(tmp_path / "file")
+
+
 def test_a_changed_recipe_and_an_unfinished_run_are_refused(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)

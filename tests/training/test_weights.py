@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -82,6 +83,15 @@ def test_weights_that_lack_layers_are_refused_unless_the_recipe_wants_them_fresh
         read_weights(make_recipe(backbone={"name": "resnet34"}), tmp_path / "r18.pth")  # no photo is needed for that
     recipe = make_recipe(backbone={"name": "resnet34", "fresh": lacking})
     assert fill(build(recipe, classes=3), read_weights(recipe, tmp_path / "r18.pth")).missing == ()
+
+
+def test_published_densenets_fill_theirs(tmp_path: Path, make_recipe: Make) -> None:
+    state = {re.sub(r"(norm|conv)([12]\.)", r"\1.\2", key): v for key, v in models.densenet121().state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    torch.save(state, tmp_path / "w.pth")
+    recipe = make_recipe(backbone={"name": "densenet121"})
+    filled = fill(build(recipe, classes=3), read_weights(recipe, tmp_path / "w.pth"))
+    assert (filled.missing, filled.unexpected) == ((), ())
 
 
 def test_auxiliary_outputs_may_be_missing(tmp_path: Path, make_recipe: Make) -> None:
