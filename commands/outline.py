@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from inference import torchrun
+from inference.errors import RunInvalid
+
 if TYPE_CHECKING:
     from training.outline import Outline
     from training.recipe import Recipe
@@ -19,6 +22,8 @@ def show_outline(recipe: "Recipe", data_root: Path, weights: Path | None, device
     from training.splits import count_photos
     from training.weights import read_weights
 
+    if torchrun.processes() > 1:
+        raise RunInvalid("--dry-run measures one process; start it without torchrun")
     if weights is not None:
         read_weights(recipe, weights)
     photos, classes = count_photos(recipe.data, data_root)

@@ -20,7 +20,7 @@ from training.blocks import depths
 from training.freezing import meant, names_layer, trained_names
 from training.head import dropouts
 from training.recipe import Recipe
-from training.sections import Stage
+from training.sections import Section, Stage
 from training.stem import first_pooling
 
 _REFUSALS = (RuntimeError, AssertionError, ValueError)
@@ -44,6 +44,26 @@ def check_network(recipe: Recipe) -> list[str]:
     for index, stage in enumerate(recipe.stages):
         problems += [f"stages.{index}.{problem}" for problem in _stage_problems(module, name, stage)]
     return problems + _size_problems(recipe, module)
+
+
+def idle_keys(recipe: Recipe) -> list[str]:
+    """Keys that a recipe sets and that change nothing in any of its stages."""
+    solved = [stage.solver.kind != "gradient" for stage in recipe.stages]
+    keys: list[str] = []
+    if all(stage.cached_features for stage in recipe.stages):
+        keys += [f"augmentation.{key}" for key in _set_keys(recipe.augmentation) if key not in ("size", "shrink_to")]
+        keys += [f"backbone.{key}" for key in _set_keys(recipe.backbone) if key == "dropout"]
+    if all(solved):
+        steps = ("label_smoothing", "average", "accumulate", "clip_norm")
+        keys += [key for key in _set_keys(recipe) if key in steps]
+    for index, stage in enumerate(recipe.stages):
+        idle = ["optimizer", "schedule"] * solved[index] + ["frozen_statistics"] * stage.cached_features
+        keys += [f"stages.{index}.{key}" for key in _set_keys(stage) if key in idle]
+    return keys
+
+
+def _set_keys(section: Section) -> list[str]:
+    return [key for key, field in type(section).model_fields.items() if getattr(section, key) != field.default]
 
 
 def _backbone_problems(recipe: Recipe, network: nn.Module) -> list[str]:

@@ -15,6 +15,7 @@ from training.augment import seed_of
 from training.board import TENSORBOARD, Board, add_pictures
 from training.calibrate import fit_temperature
 from training.checkpoint import BEST, LAST, Checkpoint, is_better, save
+from training.compatibility import idle_keys
 from training.compute import Compute, make_repeatable
 from training.dataset import CACHE_BYTES, Batch, Photos, open_photos
 from training.evaluate import negative_log_likelihood
@@ -77,6 +78,8 @@ def train(
 
     def lay_down() -> Photos:
         claim(run_folder, recipe, resume)
+        if idle := idle_keys(recipe):
+            say(f"without effect, for every stage they could change trains on cached features: {', '.join(idle)}")
         # Before the photos: decoding them takes minutes, which a mistyped name shall not cost.
         first = None if resume else read_weights(recipe, weights)
         closing.enter_context(held(run_folder))

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from training.backbones import Normalized, is_head
+from training.backbones import Normalized, head_layers, is_head
 from training.blocks import depths
 from training.sections import Stage
 
@@ -18,7 +18,9 @@ def trained_names(module: Normalized, backbone: str, stage: Stage) -> list[str]:
     chosen, taken = (
         {name for word in words for name in meant(network, word, backbone)} for words in (stage.trains, stage.freezes)
     )
-    return [name for name, _ in network.named_parameters() if name in chosen - taken]
+    # Cached features are those of the main output.
+    inside = f"{head_layers(backbone)[-1]}." if stage.cached_features else ""
+    return [name for name, _ in network.named_parameters() if name in chosen - taken and name.startswith(inside)]
 
 
 def meant(network: nn.Module, word: str, backbone: str) -> list[str]:

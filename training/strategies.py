@@ -59,7 +59,7 @@ def propose(
         "backbone": {"name": backbone, "weights": "none" if chosen == "scratch" else "imagenet"},
         "preprocessing": {"resize": side * 8 // 7, "crop": side},
         "stages": _STAGES[chosen],
-        "augmentation": {"size": side, "jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}},
+        "augmentation": {"size": side, **({"jitter": _JITTER} if chosen in ("finetune", "scratch") else {})},
         "batch_size": _batch_size(layout),
         "selection": {"metric": "loss"},
         **_SETTINGS[chosen],
@@ -68,6 +68,7 @@ def propose(
     return Proposal(recipe, _reasons(root, layout, recipe, chosen, strategy is None))
 
 
+_JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
 _HEAD = {
     "name": "head",
     "epochs": 30,

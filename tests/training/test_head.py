@@ -71,6 +71,12 @@ def test_auxiliary_heads_belong_to_the_head(make_recipe: Make) -> None:
     assert all(is_head(key, "googlenet") for key in moved)
 
 
+def test_cached_features_are_the_main_outputs(make_recipe: Make) -> None:
+    module = lay_out(make_recipe(backbone={"name": "googlenet", "weights": "none"}))
+    cached = HEAD.model_copy(update={"cached_features": True})
+    assert trained_names(module, "googlenet", cached) == ["fc.weight", "fc.bias"]
+
+
 def test_outputs_that_nothing_trains_through_are_left_out(make_recipe: Make) -> None:
     module = build(make_recipe(backbone={"name": "googlenet", "weights": "none"}), classes=3)
     freeze(module, ["fc.weight", "fc.bias"])

@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from commands.outline import show_outline
+from inference import torchrun
+from inference.errors import RunInvalid
 from training.compute import Compute
 from training.outline import outline
 from training.recipe import Recipe
@@ -25,6 +28,14 @@ def test_the_outline_counts_what_the_network_has(make_recipe: Make) -> None:
     # Weights, their gradients and the momentum of SGD alone are three copies; the average is a fourth.
     assert everything.memory > 4 * 4 * 11_178_051 > head.memory
     assert everything.seconds > head.seconds > 0
+
+
+def test_several_processes_are_not_measured(
+    make_recipe: Make, photos_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torchrun, "processes", lambda: 2)
+    with pytest.raises(RunInvalid, match="start it without torchrun"):
+        show_outline(make_recipe(), photos_root, None, "cpu")
 
 
 def test_memory_grows_with_the_batch(make_recipe: Make) -> None:
