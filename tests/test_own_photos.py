@@ -64,7 +64,7 @@ def test_a_folder_of_other_files_says_so_in_few_lines(tmp_path: Path) -> None:
     arguments = ["train", "--data", str(tmp_path / "photos"), "--strategy", "scratch", "--run", str(tmp_path / "run")]
     error = CliRunner().invoke(app, arguments).exception
     assert isinstance(error, PetalpawError)
-    assert "no photo of class 'a' can be read" in error.detail
+    assert "no photo of class 'a' is left" in error.detail
     assert "and 60 more" in error.detail
     assert len(error.detail.splitlines()) < 40
 

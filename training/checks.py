@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from training.dataset import Photos
-from training.duplicates import hashes_of, near_pairs
+from training.duplicates import TOO_MANY, hashes_of, near_pairs
 from training.progress import say
 from training.run import CHECKS_CSV
 from training.splits import OTHER_CLASS, Item
@@ -104,14 +104,23 @@ def _near(photos: Photos) -> list[Finding]:
     """Training photos that are nearly those that the network is measured on, and validation photos nearly of test."""
     hashes = {split: hashes_of(photos, split) for split in photos.splits}
     measured = tuple(split for split in photos.splits if split != "train")
-    pairs = near_pairs(photos, hashes, "train", measured)
-    pairs += near_pairs(photos, hashes, "validation", measured[1:])
-    return [
-        Finding(
-            "near duplicates",
-            pair.photo.path,
-            pair.other.path,
-            f"{pair.distance} of 64 bits differ, in two splits; remove one, or set data.near_duplicates: drop",
-        )
-        for pair in pairs
-    ]
+    findings = []
+    for split, others in (("train", measured), ("validation", measured[1:])):
+        pairs, count = near_pairs(photos, hashes, split, others), len(photos.splits[split])
+        if len(pairs) > TOO_MANY * count:
+            advice = (
+                f"{len(pairs):,} of {count:,} photos are nearly photos of other splits; either these are frames of one "
+                "film, which belong into one split, or pictures too alike for this check, as digits and drawings are"
+            )
+            findings.append(Finding("near duplicates", split, "", advice))
+            continue
+        findings += [
+            Finding(
+                "near duplicates",
+                pair.photo.path,
+                pair.other.path,
+                f"{pair.distance} of 64 bits differ, in two splits; remove one, or set data.near_duplicates: drop",
+            )
+            for pair in pairs
+        ]
+    return findings

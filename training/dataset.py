@@ -138,7 +138,7 @@ def open_photos(recipe: Recipe, data_root: Path, store: PixelStore) -> Photos:
     if recipe.data.near_duplicates == "drop":
         drop_near(photos)
     empty = [
-        f"  - data.{split}: no photo of class {label!r} can be read"
+        f"  - data.{split}: no photo of class {label!r} is left"
         for split, items in splits.items()
         for index, label in enumerate(labels)
         if all(item.label != index for item in items)

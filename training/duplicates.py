@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference.budget import whole_cores
+from inference.errors import DataInvalid
 from training.progress import Progress
 from training.scan import LeftOut
 from training.splits import Item
@@ -22,6 +23,9 @@ Hashes = NDArray[np.uint64]
 NEAR = 8
 """Bits of 64 that may differ. Copies that were compressed, resized or lightened stay below, different photos above:
 benchmarks/near_duplicates.py measures both."""
+
+TOO_MANY = 0.5
+"""Share of a split's photos above which near ones mean that its pictures, as digits or drawings, are all alike."""
 
 _BLOCK = 256  # photos compared with all others at once: bounds the table of distances
 
@@ -71,10 +75,18 @@ def near_pairs(photos: "Photos", hashes: dict[str, Hashes], split: str, others: 
 
 
 def drop_near(photos: "Photos") -> None:
-    """Move training photos that are nearly one that the network is measured on from train to `left_out`."""
+    """Move training photos that are nearly one that the network is measured on from train to `left_out`.
+
+    Raises DataInvalid where these are too many to be copies.
+    """
     hashes = {split: hashes_of(photos, split) for split in photos.splits}
     measured = tuple(split for split in photos.splits if split != "train")
     pairs = {pair.photo: pair for pair in near_pairs(photos, hashes, "train", measured)}
+    if len(pairs) > TOO_MANY * len(photos.splits["train"]):
+        raise DataInvalid(
+            f"{len(pairs):,} of {len(photos.splits['train']):,} training photos are nearly photos of other splits: too "
+            "many to be copies, these pictures are too alike for this check; set data.near_duplicates: keep"
+        )
     photos.left_out.extend(
         LeftOut(item.path, "data_invalid", f"not in train: nearly the same as {pair.other.path}")
         for item, pair in pairs.items()

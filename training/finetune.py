@@ -29,7 +29,7 @@ from training.optimize import make_optimizer, parameter_groups, peaks, set_rates
 from training.pixels import PixelStore
 from training.progress import Progress, say
 from training.recipe import Recipe
-from training.run import PIXELS, claim, read_record
+from training.run import PIXELS, check_place, claim, read_record
 from training.schedules import rate_factor
 from training.sections import Stage
 from training.session import Session, check_shares, checkpoint_bytes, open_session, restore, start
@@ -77,6 +77,7 @@ def train(
     processes = compute.processes
 
     def lay_down() -> Photos:
+        check_place(run_folder, recipe, data_root)
         claim(run_folder, recipe, resume)
         if idle := idle_keys(recipe):
             say(f"without effect, for every stage they could change trains on cached features: {', '.join(idle)}")

@@ -7,6 +7,7 @@ from torch import nn
 
 from training.backbones import Normalized, head_layers, is_head
 from training.blocks import depths
+from training.recipe import Recipe
 from training.sections import Stage
 
 _LAST = re.compile(r"last ([1-9]\d{0,3})")
@@ -38,6 +39,12 @@ def meant(network: nn.Module, word: str, backbone: str) -> list[str]:
     if word == "all":
         return names
     return [name for name in names if (is_head(name, backbone) if word == "head" else names_layer(name, word))]
+
+
+def never_trained(module: Normalized, recipe: Recipe) -> list[str]:
+    """Names of the network's parameters that stay in every stage as they began."""
+    stages = [set(trained_names(module, recipe.backbone.name, stage)) for stage in recipe.stages]
+    return [name for name, _ in module.network.named_parameters() if not any(name in names for names in stages)]
 
 
 def names_layer(name: str, word: str) -> bool:

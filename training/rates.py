@@ -31,7 +31,7 @@ from training.pictures import draw_rates
 from training.pixels import PixelStore
 from training.progress import Progress, say
 from training.recipe import Recipe
-from training.run import PIXELS, RATES_CSV, RATES_PNG
+from training.run import PIXELS, RATES_CSV, RATES_PNG, check_place
 from training.sections import Stage
 from training.weights import fill, read_weights
 
@@ -101,6 +101,7 @@ def find_rate(
     compute = Compute.plan(device, recipe)
     make_repeatable(compute)
     first = read_weights(recipe, weights)
+    check_place(folder, recipe, data_root)
     _make(folder)
     with held(folder), PixelStore(folder / PIXELS, cache_bytes) as store:
         photos = open_photos(recipe, data_root, store)

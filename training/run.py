@@ -14,8 +14,8 @@ from inference.manifest import Calibration, Digest, Metrics, Provenance, digest_
 from training.checkpoint import BEST, LAST, RUN_JSON, read, write_atomically
 from training.lock import LOCK
 from training.recipe import Recipe, load_recipe
-from training.sections import Normalization
-from training.splits import Item, read_splits
+from training.sections import Normalization, Source
+from training.splits import SPLITS, Item, read_splits
 
 if TYPE_CHECKING:
     from training.backbones import Normalized
@@ -117,6 +117,18 @@ class Run:
                 f"{len(missing)} photos of {split} are gone, {missing[0]} first; pass the data root again"
             )
         return paths
+
+
+def check_place(folder: Path, recipe: Recipe, data_root: Path) -> None:
+    """Raises RunInvalid for a run folder among the photos: its pictures would be taken for photos of a class."""
+    for split in SPLITS:
+        source: Source | None = getattr(recipe.data, split)
+        for name in [source.folder or "", *(source.folders or {}).values()] if source else []:
+            if name and folder.resolve().is_relative_to((data_root / name).resolve()):
+                raise RunInvalid(
+                    f"the run folder {folder} would lie among the photos in {data_root / name}, as a class of theirs; "
+                    "choose one elsewhere with --run"
+                )
 
 
 def claim(folder: Path, recipe: Recipe, resume: bool) -> None:

@@ -15,7 +15,7 @@ from training.board import Board
 from training.checkpoint import LAST, Checkpoint, Identity, load, save
 from training.compute import Compute
 from training.dataset import Photos, TrainingBatches, default_workers
-from training.freezing import freeze, trained_names, training_mode
+from training.freezing import freeze, never_trained, trained_names, training_mode
 from training.history import Epoch
 from training.interruption import Interruption
 from training.loss import Loss
@@ -78,6 +78,11 @@ def start(folder: Path, photos: Photos, weights: Weights, compute: Compute) -> N
     recipe, module = photos.recipe, _network(photos)
     filled = fill(module, weights)
     say(str(filled))
+    if not filled.filled and (fixed := never_trained(module, recipe)):
+        say(
+            f"warning: all weights are random and no stage trains {len(fixed)} of them, {fixed[0]} first; "
+            "start from pretrained weights, or train every layer (--strategy scratch)"
+        )
     normalization = recipe.normalization
     if normalization.source == "training":
         normalization = measure(photos)

@@ -54,7 +54,7 @@ def propose(
     content = {
         "name": name or _name_of(root),
         "title": f"{root.resolve().name or 'Photos'}: {len(layout.train)} classes",
-        "description": f"Tells {', '.join(layout.train)} apart.",
+        "description": f"Tells {len(layout.train)} classes apart.",
         "data": layout.data,
         "backbone": {"name": backbone, "weights": "none" if chosen == "scratch" else "imagenet"},
         "preprocessing": {"resize": side * 8 // 7, "crop": side},

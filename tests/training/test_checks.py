@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inference.errors import DataInvalid
 from training.checks import check_photos, say_findings, write_findings
 from training.dataset import Photos, open_photos
 from training.duplicates import NEAR, hash_of
@@ -93,6 +94,22 @@ def test_near_duplicates_across_splits_are_said_and_dropped_where_asked(
         assert check_photos(photos) == []
         assert [entry.path for entry in photos.left_out] == ["train/a/again.jpg"]
         assert len(photos.splits["train"]) == 49
+
+
+def test_pictures_that_are_all_alike_are_no_copies(root: Path, make_recipe: Make, tmp_path: Path) -> None:
+    for index in range(25):
+        scene(root / f"train/a/{index}.jpg", 0, quality=70 + index)
+        scene(root / f"train/b/{index}.jpg", 0, quality=30 + index)
+    scene(root / "val/a/0.jpg", 0)
+    with photos_of(make_recipe(data=FOLDERS), root, tmp_path) as photos:
+        (finding,) = check_photos(photos)
+    assert (finding.kind, finding.about) == ("near duplicates", "train")
+    assert "50 of 50 photos are nearly photos of other splits" in finding.advice
+    with (
+        pytest.raises(DataInvalid, match="50 of 50 training photos are nearly photos of other splits"),
+        photos_of(make_recipe(data=FOLDERS | {"near_duplicates": "drop"}), root, tmp_path),
+    ):
+        pass
 
 
 def test_a_hash_tells_copies_from_others(tmp_path: Path) -> None:

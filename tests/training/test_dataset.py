@@ -103,7 +103,7 @@ def test_a_class_without_readable_photos_ends_the_run(
     make_photos(root / "shapes")
     for path in (root / "shapes" / "circles").iterdir():
         path.write_bytes(b"broken")
-    with pytest.raises(DataInvalid, match="no photo of class 'circles' can be read"):
+    with pytest.raises(DataInvalid, match="no photo of class 'circles' is left"):
         open_photos(make_recipe(), root, store)
 
 

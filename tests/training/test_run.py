@@ -16,9 +16,10 @@ from training.card import model_card
 from training.evaluate import Outcome, wilson_interval
 from training.finetune import train
 from training.history import read_history
+from training.rates import find_rate
 from training.recipe import Recipe
 from training.report import SplitReport
-from training.run import Run, read_record
+from training.run import Run, check_place, read_record
 from training.splits import fingerprint, read_splits
 
 
@@ -108,6 +109,22 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunInvalid, match="file is not a run folder"):
         read_record(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("train_data", "inside"),
+    [({"folder": "."}, "runs/mine"), ({"folder": "shapes"}, "shapes/mine"), ({"folders": {"a": "x", "b": "y"}}, "y/z")],
+)
+def test_a_run_among_the_photos_is_refused(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, train_data: dict[str, object], inside: str
+) -> None:
+    recipe = make_recipe(data={"train": train_data, "validation": {"share": 0.2, "of": "train"}})
+    with pytest.raises(RunInvalid, match=r"would lie among the photos in .*; choose one elsewhere with --run"):
+        train(recipe, tmp_path, None, tmp_path / inside, device="cpu")
+    with pytest.raises(RunInvalid, match="would lie among the photos"):
+        find_rate(recipe, tmp_path, None, tmp_path / inside, device="cpu")
+    assert not (tmp_path / inside).exists()
+    check_place(tmp_path.with_name("beside"), recipe, tmp_path)
 
 
 def test_a_changed_recipe_and_an_unfinished_run_are_refused(finished: Path, tmp_path: Path) -> None:

@@ -115,13 +115,18 @@ def test_an_exported_solved_head_gives_scikit_learns_answers(
     assert (logits.argmax(axis=1) == pipeline.predict(new.features)).all()
 
 
-def test_gradients_may_go_on_from_a_solved_head(make_recipe: Make, photos_root: Path, tmp_path: Path) -> None:
+def test_gradients_may_go_on_from_a_solved_head(
+    make_recipe: Make, photos_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tuned = {"name": "tuned", "epochs": 1, "trains": "head", "rates": {"head": 1e-6}}
     result = train(
         make_recipe(stages=[solved("svm"), tuned]), photos_root, None, tmp_path / "run", device="cpu", workers=0
     )
     assert result.epochs == 2
     assert [row.stage for row in read_history(tmp_path / "run" / "history.csv")] == ["solved", "tuned"]
+    assert "warning: all weights are random and no stage trains 140 of them, features.0.0.weight" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_stopped_solver_is_resumed(

@@ -111,6 +111,7 @@ def test_a_folder_of_any_name_gives_a_model_name(tmp_path: Path, label: str) -> 
     recipe = propose(files(tmp_path / label, **{label: 4, "other": 4})).recipe
     assert recipe.name == ("two-words" if label == "two words" else "classifier")
     assert label in recipe.title
+    assert recipe.description == "Tells 2 classes apart."  # no label can break the model card's text
 
 
 def bare(root: Path) -> None:
