@@ -7,14 +7,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from training.checkpoint import read
 from training.finetune import train
 from training.history import read_history
+from training.processes import Processes
 from training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -134,3 +137,12 @@ def test_what_the_first_process_refuses_ends_all_with_one_message(
     assert errors.count("is not empty; choose a new run folder") == 1
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
     assert "exitcode  : 3" in errors
+
+
+def test_processes_agree_on_the_first_ones_statistics() -> None:
+    module = nn.BatchNorm1d(2)
+    first = {"running_mean": torch.tensor([1.0, 2.0]), "num_batches_tracked": torch.tensor(7)}
+    fabric: Any = SimpleNamespace(world_size=2, broadcast=lambda found: found | first)
+    Processes(fabric, []).agree(module)
+    assert torch.equal(module.get_buffer("running_mean"), first["running_mean"])
+    assert int(module.get_buffer("num_batches_tracked")) == 7

@@ -137,8 +137,14 @@ def test_every_schedule_and_an_odd_batch_train_with_mixing(
     assert run(recipe, photos_root, tmp_path / "run").status == "finished"
 
 
-def test_class_weights_are_said_out_loud(
+def test_class_weights_are_said_out_loud_and_count(
     make_recipe: Make, photos_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(make_recipe(stages=stage(epochs=1), class_weights="balanced"), photos_root, tmp_path / "run")
-    assert "class weights: circles 1, squares 1, triangles 1" in capsys.readouterr().err
+    data = {"train": {"folder": "shapes", "most": {"circles": 4}}, "validation": {"share": 0.25, "of": "train"}}
+    losses = []
+    for weights in ("none", "balanced"):
+        recipe = make_recipe(data=data, stages=stage(epochs=1), class_weights=weights)
+        run(recipe, photos_root, tmp_path / weights)
+        losses.append(read_history(tmp_path / weights / "history.csv")[0].train_loss)
+    assert "class weights: circles 2.33, squares 0.778, triangles 0.778" in capsys.readouterr().err
+    assert losses[0] != losses[1]
