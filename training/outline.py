@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from training.backbones import Normalized, build, layer_names
 from training.compute import Compute
+from training.feed import EVALUATION_BATCH, head_of
 from training.freezing import freeze, trained_names, training_mode
 from training.optimize import make_optimizer, parameter_groups, peaks
 from training.recipe import Recipe
@@ -96,22 +97,35 @@ def _plan(recipe: Recipe, stage: Stage, module: Normalized, photos: dict[str, in
     seen = photos["train"] + photos.get("validation", 0)
     freeze(module, names)
     rates = peaks(parameter_groups(module, recipe.backbone.name, stage)) if stage.rates else ""
+    forward, evaluated, features = _forward(recipe, module, compute)
     if stage.cached_features:
-        seconds, activations = _forward(recipe, module, compute)
-        return StagePlan(stage.name, stage.epochs, trained, rates, weights + activations, seconds * seen)
-    forward, _ = _forward(recipe, module, compute)
-    step, activations = _steps(recipe, stage, module, compute)
+        # A solver scales a copy in float64.
+        kept = features * seen * (1 if stage.solver.kind == "gradient" else 3)
+        return StagePlan(stage.name, stage.epochs, trained, rates, weights + evaluated + kept, forward * seen)
+    step, saved = _steps(recipe, stage, module, compute)
     per_epoch = step * photos["train"] + forward * photos.get("validation", 0)
-    return StagePlan(stage.name, stage.epochs, trained, rates, weights + activations, stage.epochs * per_epoch)
+    memory = weights + max(saved, evaluated)
+    return StagePlan(stage.name, stage.epochs, trained, rates, memory, stage.epochs * per_epoch)
 
 
-def _forward(recipe: Recipe, module: Normalized, compute: Compute) -> tuple[float, int]:
-    """Seconds per photo of an evaluation, and bytes of its input and largest outputs for a batch."""
-    images = _noise(_PROBE_BATCH, recipe.preprocessing.crop, compute)
+def _forward(recipe: Recipe, module: Normalized, compute: Compute) -> tuple[float, int, int]:
+    """Seconds per photo of an evaluation, bytes of its largest layer for a batch, and of one photo's features."""
+    images, head = _noise(_PROBE_BATCH, recipe.preprocessing.crop, compute), head_of(module, recipe)
+    layers, features = [0], [0]
+
+    def note(layer: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        tensors = [tensor for tensor in (*inputs, output) if isinstance(tensor, Tensor)]
+        # What works in place has one storage for both.
+        layers.append(sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values()))
+        if layer is head:
+            features.append(4 * tensors[0].numel())
+
     module.eval()
     with torch.inference_mode(), compute.autocast():
+        with nn.modules.module.register_module_forward_hook(note):
+            module(images)
         seconds = _timed(lambda: module(images), compute)
-    return seconds / _PROBE_BATCH, 4 * images.numel() * recipe.batch_size // _PROBE_BATCH
+    return seconds / _PROBE_BATCH, max(layers) * EVALUATION_BATCH // _PROBE_BATCH, features[-1] // _PROBE_BATCH
 
 
 def _steps(recipe: Recipe, stage: Stage, module: Normalized, compute: Compute) -> tuple[float, int]:

@@ -7,6 +7,7 @@ from commands.outline import show_outline
 from inference import torchrun
 from inference.errors import RunInvalid
 from training.compute import Compute
+from training.feed import EVALUATION_BATCH
 from training.outline import outline
 from training.recipe import Recipe
 from training.splits import count_photos, find_splits
@@ -36,6 +37,14 @@ def test_several_processes_are_not_measured(
     monkeypatch.setattr(torchrun, "processes", lambda: 2)
     with pytest.raises(RunInvalid, match="start it without torchrun"):
         show_outline(make_recipe(), photos_root, None, "cpu")
+
+
+def test_frozen_features_need_their_largest_layer_and_themselves(make_recipe: Make) -> None:
+    recipe = make_recipe(backbone={"name": "resnet18", "weights": "none"}, precision="fp32")
+    head = outline(recipe, {"train": 60, "validation": 12}, ("a", "b", "c"), Compute.plan("cpu", recipe)).stages[0]
+    weights = 4 * (2 * 11_178_051 + 2 * 1539)  # with the average; the head's gradients and momentum
+    largest = 2 * 64 * 16 * 16 * 4  # the first batch norm's input and output
+    assert head.memory == weights + EVALUATION_BATCH * largest + (60 + 12) * 512 * 4
 
 
 def test_memory_grows_with_the_batch(make_recipe: Make) -> None:
