@@ -183,7 +183,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
 def _changed(content: dict[str, Any], changes: Sequence[str]) -> list[str]:
     """Lay changes over a recipe's content; what is wrong with them. Keys that no recipe knows are found later."""
     return [
-        f"{change!r} changes nothing; write KEY=VALUE, as stages.0.epochs=3 or backbone.weights=none"
+        f"{change!r} changes nothing; write KEY=VALUE, the value in plain YAML, as stages.0.epochs=3"
         for change in changes
         if "=" not in change or not _set(content, *change.split("=", 1))
     ]

@@ -80,7 +80,7 @@ def start(folder: Path, photos: Photos, weights: Weights, compute: Compute) -> N
     say(str(filled))
     if not filled.filled and (fixed := never_trained(module, recipe)):
         say(
-            f"warning: all weights are random and no stage trains {len(fixed)} of them, {fixed[0]} first; "
+            f"warning: all weights are random and no stage trains {len(fixed)} tensors of them, {fixed[0]} first; "
             "start from pretrained weights, or train every layer (--strategy scratch)"
         )
     normalization = recipe.normalization

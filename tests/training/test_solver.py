@@ -124,7 +124,7 @@ def test_gradients_may_go_on_from_a_solved_head(
     )
     assert result.epochs == 2
     assert [row.stage for row in read_history(tmp_path / "run" / "history.csv")] == ["solved", "tuned"]
-    assert "warning: all weights are random and no stage trains 140 of them, features.0.0.weight" in (
+    assert "warning: all weights are random and no stage trains 140 tensors of them, features.0.0.weight" in (
         capsys.readouterr().err
     )
 
