@@ -8,11 +8,13 @@ torchvision's script does; it gets the best of its numbers of worker processes. 
 recipe that asks for the same: the same network, photos, batch, crops and optimizer, no label smoothing, no averaging.
 
 A round is one epoch over the same photos, starting of loader processes included; validation and checkpoints are not.
-The variants take turns within each round, the first round warms up and finds the reference's workers. Medians are
-printed as Markdown.
+Wall time counts, so nothing else may run on the machine. With --cpu-time the process's own CPU seconds count instead,
+one thread on one core loads and trains, and a machine that others use will do. The variants take turns within each
+round; trials of the reference come first and warm up. Medians are printed as Markdown.
 """
 
 import argparse
+import os
 import shutil
 import statistics
 import tempfile
@@ -20,6 +22,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +52,7 @@ EPOCHS = (6, 14)
 REFERENCE, OURS = "reference", "ours as shipped"
 VALIDATION_PER_CLASS = 2
 
+Clock = Callable[[], float]
 Round = Callable[[], float]
 """Trains one epoch and gives its photos per second."""
 
@@ -67,7 +72,7 @@ def photos_of(source: Path, photos: int) -> Iterator[Path]:
         yield root
 
 
-def reference(data: Path, size: int, workers: int, channels_last: bool = False) -> Round:
+def reference(data: Path, size: int, workers: int, clock: Clock, channels_last: bool = False) -> Round:
     """The reference's loop with its own network, which is trained on from round to round."""
     normalization = Normalization()
     preset = v2.Compose(
@@ -90,7 +95,7 @@ def reference(data: Path, size: int, workers: int, channels_last: bool = False) 
     def one_epoch() -> float:
         network.train()
         sums = torch.zeros(3, dtype=torch.float64)
-        began = time.perf_counter()
+        began = clock()
         for step, (images, targets) in enumerate(loader):
             inputs = images.contiguous(memory_format=torch.channels_last) if channels_last else images
             output = network(inputs)
@@ -101,7 +106,7 @@ def reference(data: Path, size: int, workers: int, channels_last: bool = False) 
             sums += torch.tensor([loss.item(), *accuracies(output, targets)], dtype=torch.float64)
             if step % 10 == 0:
                 print(f"  step {step}: " + " ".join(f"{value / (step + 1):.3f}" for value in sums), flush=True)
-        return len(loader) * BATCH / (time.perf_counter() - began)
+        return len(loader) * BATCH / (clock() - began)
 
     return one_epoch
 
@@ -137,58 +142,62 @@ def recipe_of(size: int, **changes: object) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def ours(data: Path, recipe: Recipe, cache_bytes: int = CACHE_BYTES, workers: int | None = None) -> Round:
+def ours(data: Path, recipe: Recipe, clock: Clock, workers: int | None = None, cache_bytes: int = CACHE_BYTES) -> Round:
     """A run of the recipe; what its history says of the epoch."""
 
     def one_epoch() -> float:
-        with tempfile.TemporaryDirectory() as folder:
+        # The epoch is timed by the training code itself.
+        timer = SimpleNamespace(perf_counter=clock)
+        with tempfile.TemporaryDirectory() as folder, patch("training.meter.time", timer):
             train(recipe, data, None, Path(folder) / "run", device="cpu", workers=workers, cache_bytes=cache_bytes)
             return read_history(Path(folder) / "run" / HISTORY)[0].images_per_second
 
     return one_epoch
 
 
-def start_up(data: Path, recipe: Recipe) -> float:
+def start_up(data: Path, recipe: Recipe, clock: Clock) -> float:
     """Seconds to read, decode and keep all photos: what a run pays once, before its first epoch."""
     with tempfile.TemporaryDirectory() as folder, PixelStore(Path(folder) / "pixels", CACHE_BYTES) as store:
-        began = time.perf_counter()
+        began = clock()
         open_photos(recipe, data, store)
-        return time.perf_counter() - began
+        return clock() - began
 
 
-def variants_of(data: Path, size: int, workers: int) -> dict[str, Round]:
-    """The reference, ours as shipped, and what each step of the way is worth."""
+def variants_of(data: Path, size: int, workers: int, alone: bool) -> dict[str, Round]:
+    """The reference, ours as shipped, and what each step of the way is worth; `alone`: one thread loads and trains."""
+    clock, ours_workers = (time.process_time, 0) if alone else (time.perf_counter, None)
     shipped = recipe_of(size)
     is_bf16 = Compute.plan("cpu", shipped).dtype == torch.bfloat16
     used, other = ("bf16", "fp32") if is_bf16 else ("fp32", "bf16")
-    return {
-        REFERENCE: reference(data, size, workers),
-        OURS: ours(data, shipped),
-        f"ours in {other} instead of {used}": ours(data, recipe_of(size, precision=other)),
-        "ours, channels_last: false": ours(data, recipe_of(size, channels_last=False)),
-        "ours, nothing kept decoded": ours(data, shipped, cache_bytes=0),
-        "ours, loaded by the training process": ours(data, shipped, workers=0),
-        "the reference with channels-last": reference(data, size, workers, channels_last=True),
+    variants = {
+        REFERENCE: reference(data, size, workers, clock),
+        OURS: ours(data, shipped, clock, ours_workers),
+        f"ours in {other} instead of {used}": ours(data, recipe_of(size, precision=other), clock, ours_workers),
+        "ours, channels_last: false": ours(data, recipe_of(size, channels_last=False), clock, ours_workers),
+        "ours, nothing kept decoded": ours(data, shipped, clock, ours_workers, cache_bytes=0),
+        "the reference with channels-last": reference(data, size, workers, clock, channels_last=True),
     }
+    return variants if alone else variants | {"ours, loaded by the training process": ours(data, shipped, clock, 0)}
 
 
 def measure(data: Path, size: int, names: list[str] | None, options: argparse.Namespace) -> None:
     """Print the table of one crop size; `names` are the variants to run, None: all."""
-    trials = {workers: reference(data, size, workers)() for workers in (0, 1, 2)}
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    trials = {workers: reference(data, size, workers, clock)() for workers in ((0,) if options.cpu_time else (0, 1, 2))}
     workers = max(trials, key=lambda number: trials[number])
-    variants = variants_of(data, size, workers)
+    variants = variants_of(data, size, workers, options.cpu_time)
     rates: dict[str, list[float]] = {name: [] for name in names or variants}
     for _ in range(options.rounds):
         for name, found in rates.items():
             found.append(variants[name]())
     tried = ", ".join(f"{number}: {rate:.1f}" for number, rate in trials.items())
     print(f"\n## Crops of {size}\nThe reference has {workers} workers (photos/s in one round by workers: {tried}).\n")
-    print("| loop | photos/s, median | to the reference | rounds |\n|---|---|---|---|")
+    print("| loop | photos per second, median | to the reference | rounds |\n|---|---|---|---|")
     base, shipped = (statistics.median(rates[name]) for name in (REFERENCE, OURS))
     for name, found in rates.items():
         middle = statistics.median(found)
         print(f"| {name} | {middle:.1f} | {middle / base:.2f} | {', '.join(f'{rate:.1f}' for rate in found)} |")
-    once = statistics.median(start_up(data, recipe_of(size)) for _ in range(3)) / options.photos
+    once = statistics.median(start_up(data, recipe_of(size), clock) for _ in range(3)) / options.photos
     print(f"\nReading and decoding everything once: {once * 1000:.1f} ms a photo. Ours to the reference, that counted:")
     for epochs in (1, *EPOCHS):
         print(f"- over {epochs} epochs: {1 / (1 / shipped + once / epochs) / base:.2f}")
@@ -200,7 +209,10 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=640, help="in an epoch, as many of each class")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 160], help="of crops; all loops run at the first")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds of one thread, not wall time")
     options = parser.parse_args()
+    if options.cpu_time and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(whole_cores())
     with photos_of(options.data, options.photos) as data:
         for index, size in enumerate(options.sizes):
