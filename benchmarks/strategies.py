@@ -176,7 +176,10 @@ def table(results: Path) -> str:
         "| CPU seconds |\n|---|---|---|---|---|---|"
     ]
     for photos, strategy in product(SETS, STRATEGIES):
-        if runs := sorted(groups.get((photos, strategy), []), key=lambda line: line["seed"]):
+        runs = sorted(groups.get((photos, strategy), []), key=lambda line: line["seed"])
+        if not runs:
+            rows.append(f"| {photos} | {strategy} | | not run | | |")
+        else:
             seconds = statistics.median(line["cpu_seconds"] for line in runs)
             rows.append(
                 f"| {photos} | {strategy} | {runs[0]['epochs']} | {mean_of(runs)} "
@@ -194,8 +197,8 @@ def mean_of(runs: list[Line]) -> str:
     """The interval says how much another seed would change; with few seeds it is wide, and never beyond 0…1."""
     accuracies = [line["test_correct"] / line["test_photos"] for line in runs]
     mean = statistics.mean(accuracies)
-    if len(runs) < 2:
-        return f"{mean:.2%}, one seed"
+    if len(runs) < 3:
+        return f"{mean:.2%}, only {len(runs)} of 3 seeds run"
     quantile = float(stats.t.ppf(0.975, len(runs) - 1))
     margin = quantile * statistics.stdev(accuracies) / math.sqrt(len(runs))
     return f"{mean:.2%} ({max(0.0, mean - margin):.2%}–{min(1.0, mean + margin):.2%})"

@@ -124,5 +124,5 @@ def _dtype(precision: str, kind: str) -> torch.dtype:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # AVX-512's bf16 products alone, without AMX's tiles, train slower than fp32 (benchmarks/results/training_loop.md).
+    # With AVX-512's bf16 products alone, ResNets and small crops train slower (benchmarks/results/training_loop.md).
     return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else torch.float32
