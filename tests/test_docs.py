@@ -49,6 +49,19 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]
             yield f"{prefix}{name}", "required" if entry.is_required() else repr(entry.default)
 
 
+def test_results_that_are_spoken_of_are_there() -> None:
+    root = DOCS.parent
+    files = [*DOCS.glob("*.md"), *root.glob("*.md"), *(root / "training").rglob("*.py"), *root.glob("benchmarks/*")]
+    named = {
+        name
+        for path in files
+        if path.is_file()
+        for name in re.findall(r"results/([\w-]+\.\w+)", path.read_text("utf-8"))
+    }
+    assert named
+    assert named <= {path.name for path in (root / "benchmarks" / "results").iterdir()}
+
+
 def test_the_training_page_lists_every_recipe_key_with_its_default() -> None:
     from training.recipe import Recipe
 
