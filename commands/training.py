@@ -74,7 +74,6 @@ def train(
         (dry_run and find_rate, "--dry-run only shows, --find-rate sweeps the learning rate; choose one"),
         (stage is not None and not find_rate, "--stage belongs to --find-rate"),
         (tensorboard and (dry_run or find_rate), "--tensorboard belongs to training, not to --dry-run or --find-rate"),
-        (torchrun.processes() > 1 and (dry_run or find_rate), "--dry-run and --find-rate run without torchrun"),
         (
             resume and (named or find_rate or dry_run),
             "a run that is resumed has its recipe, weights and folder already",

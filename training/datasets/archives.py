@@ -5,6 +5,7 @@ bytes than its size can honestly hold.
 """
 
 import gzip
+import lzma
 import stat
 import tarfile
 import zipfile
@@ -19,6 +20,8 @@ from inference.errors import DataInvalid
 
 EXPANSION, ROOM = 20, 64 << 20
 """An archive may hold at most this many times its own size in bytes, plus this many bytes."""
+
+_DAMAGED = (zlib.error, lzma.LZMAError)
 
 LARGEST = 64 << 20
 """Bytes of the largest member that may be read."""
@@ -55,7 +58,7 @@ def damage(path: Path) -> Iterator[None]:
     try:
         yield
     # A zip's reader also raises RuntimeError (encrypted) and NotImplementedError (a rare compression).
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, RuntimeError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, *_DAMAGED, EOFError, RuntimeError) as error:
         raise DataInvalid(f"{path} is damaged or no archive ({error}); remove it and fetch it again") from error
 
 

@@ -90,6 +90,16 @@ def test_a_damaged_archive_is_said(keep: float, pack: Callable[[Files], bytes], 
         contents(tmp_path / "archive")
 
 
+def test_damaged_lzma_is_said(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "archive", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.jpg", bytes(range(256)) * 400)
+    whole = bytearray((tmp_path / "archive").read_bytes())
+    whole[60:80] = bytes(20)
+    (tmp_path / "archive").write_bytes(whole)
+    with pytest.raises(DataInvalid, match="damaged or no archive"):
+        contents(tmp_path / "archive")
+
+
 @pytest.fixture
 def ants(tmp_path: Path, picture: Callable[..., bytes]) -> Files:
     """The hymenoptera archive's files: one photo per class and split, one that is damaged, one that is no photo."""
