@@ -86,7 +86,7 @@ def test_score_writes_a_row_per_picture_and_keeps_stdout_clean(
         (["recipes", "show", "nope"], 3, "[recipe_invalid]"),
         (["train", "--data", ".", "--dry-run", "--find-rate"], 2, "choose one"),
         (["train", "--data", ".", "--stage", "head"], 2, "--stage belongs to --find-rate"),
-        (["train", "--data", ".", "--dry-run", "--tensorboard"], 2, "--tensorboard belongs to a training"),
+        (["train", "--data", ".", "--dry-run", "--tensorboard"], 2, "--tensorboard belongs to training"),
         (["train", "--resume", ".", "--dry-run"], 2, "has its recipe"),
         (["train", "flowers", "--data", "nowhere"], 3, "petalpaw data fetch flowers --to nowhere"),
         (["fly"], 2, "No such command"),

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from inference.errors import DataInvalid, RecipeInvalid
-from training import assess, finetune
+from training import assess, finetune, session
 from training.checkpoint import read
 from training.dataset import open_photos
 from training.export import export
@@ -75,7 +75,7 @@ def test_a_resumed_run_keeps_its_normalisation(
         with pytest.raises(KeyboardInterrupt):
             finetune.train(recipe, photos_root, None, tmp_path / "run", device="cpu", workers=0)
     begun = read(tmp_path / "run" / "last.pt")["module"]["shift"]
-    monkeypatch.setattr(finetune, "measure", stopped)
+    monkeypatch.setattr(session, "measure", stopped)
     monkeypatch.setattr(finetune, "assess", lambda *_: None)
     finetune.train(recipe, photos_root, None, tmp_path / "run", device="cpu", workers=0, resume=True)
     assert torch.equal(read(tmp_path / "run" / "best.pt")["module"]["shift"], begun)
