@@ -1,5 +1,7 @@
 """Probabilities that mean what they say: one temperature, and the confidence below which to abstain."""
 
+import math
+
 import numpy as np
 
 from inference.manifest import Calibration
@@ -7,7 +9,12 @@ from inference.prediction import Logits, probabilities
 from training.evaluate import Indices, Outcome, Probabilities, expected_calibration_error
 
 COLDEST, HOTTEST = 0.05, 20.0
-"""Limits of the temperature: perfectly separated photos would drive it to 0."""
+"""Limits between which the temperature is looked for."""
+
+DOUBT = 1.0
+"""Standard deviation of log(temperature) around 0 before a photo was seen. Without it a few photos that are all right
+would drive the temperature to 0, and every probability to 0 or 1.
+"""
 
 
 def calibrate(outcome: Outcome, target_accuracy: float) -> Calibration:
@@ -28,14 +35,15 @@ def calibrate(outcome: Outcome, target_accuracy: float) -> Calibration:
 
 
 def fit_temperature(logits: Logits, truth: Indices) -> float:
-    """The temperature that minimises the negative log-likelihood (Guo et al. 2017, section 4.2).
+    """The temperature that minimises the negative log-likelihood (Guo et al. 2017, section 4.2) of all photos together,
+    plus log(temperature)² / (2 DOUBT²): a log-normal prior, which some hundreds of photos outweigh.
 
-    The loss is convex in 1 / temperature, so bisection on its slope finds the one minimum, or the nearer limit.
+    Bisection on the slope by log(temperature) finds the minimum, or the nearer limit.
     """
     cold, hot = COLDEST, HOTTEST
     for _ in range(60):
         middle = (cold * hot) ** 0.5
-        if _slope(logits, truth, middle) > 0:
+        if len(truth) * _slope(logits, truth, middle) / middle > math.log(middle) / DOUBT**2:
             cold = middle
         else:
             hot = middle

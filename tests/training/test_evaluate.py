@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import log_loss
 
 from inference.manifest import Calibration
-from training.calibrate import HOTTEST, calibrate, fit_temperature, fit_threshold
+from training.calibrate import COLDEST, HOTTEST, calibrate, fit_temperature, fit_threshold
 from training.evaluate import (
     Outcome,
     class_figures,
@@ -59,11 +59,15 @@ def test_calibration_reports_before_and_after() -> None:
     assert (calibration.split, calibration.images) == ("validation", 4000)
 
 
-@pytest.mark.parametrize("wrong", [False, True])
-def test_temperature_of_separable_photos_stays_in_its_limits(wrong: bool) -> None:
-    logits, truth = np.eye(3, dtype=np.float32)[[0, 1, 2]], np.array([0, 1, 2])
-    temperature = fit_temperature(-logits if wrong else logits, truth)
-    assert temperature == pytest.approx(HOTTEST if wrong else 0.05, rel=1e-3)
+def test_a_few_photos_that_are_all_right_make_nothing_certain() -> None:
+    def fitted(photos: int, margin: float) -> float:
+        truth = np.arange(photos) % 2
+        return fit_temperature(margin * np.eye(2, dtype=np.float32)[truth], truth)
+
+    assert 0.5 < fitted(28, 5.0) < 1
+    assert COLDEST < fitted(2800, 5.0) < fitted(280, 5.0) < fitted(28, 5.0)
+    assert 1 < fitted(28, -1.0) < HOTTEST
+    assert fitted(1_000_000, -1.0) == pytest.approx(HOTTEST, rel=1e-3)
 
 
 def test_nll_is_scikit_learns() -> None:
