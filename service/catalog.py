@@ -1,8 +1,9 @@
 """The classifiers that a process serves, by name."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import perf_counter
 
 from inference.budget import Budget
@@ -53,8 +54,20 @@ class Catalog:
                 _log.warning("device auto: the CPU although there is a GPU: %s", reason)
         return cls(_load(artifacts, settings, budget, "cpu"), "cpu", settings.default_model)
 
-    def choose(self, name: str | None) -> Classifier:
-        """The classifier of that name. Raises ModelUnknown, or ParameterInvalid when a name is needed."""
+    @contextmanager
+    def use(self, name: str | None, version: str | None = None) -> Iterator[Classifier]:
+        """A classifier for as long as it is needed, by default the version that is served.
+
+        Raises ModelUnknown, or ParameterInvalid when a name is needed.
+        """
+        classifier = self._choose(name)
+        if version not in (None, classifier.artifact.version):
+            raise ModelUnknown(
+                f"version {version!r:.64} of {classifier.artifact.name} is not served; {classifier.artifact.version} is"
+            )
+        yield classifier
+
+    def _choose(self, name: str | None) -> Classifier:
         names = ", ".join(self.classifiers)
         name = name or self.default
         if name is None:

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.errors import PetalpawError
+from service.call import REQUEST_ID, Call
 from service.problem import INTERNAL_DETAIL, of_status, problem
 
 LINGER_S = 2.0
@@ -28,6 +29,7 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        Call.begin(scope, Headers(scope=scope).get(REQUEST_ID))
         exchange = _Exchange(scope, receive, send)
         try:
             await self.app(scope, exchange.receive, exchange.send)

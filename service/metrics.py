@@ -1,14 +1,14 @@
 """What Petalpaw adds to BentoML's /metrics: pictures by outcome, seconds by stage, sizes of adaptive batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from service.call import Call, Stage
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
-
-Stage = Literal["decode", "inference"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -45,10 +45,13 @@ class Metrics:
         self._batches.labels(model).observe(size)
 
     @contextmanager
-    def stage(self, model: str, stage: Stage) -> Iterator[None]:
-        """Time what happens inside; a picture that fails counts too."""
+    def stage(self, model: str, stage: Stage, calls: Sequence[Call]) -> Iterator[None]:
+        """Time what happens inside for the calls that it serves; a picture that fails counts too."""
         start = perf_counter()
         try:
             yield
         finally:
-            self._stages.labels(model, stage).observe(perf_counter() - start)
+            seconds = perf_counter() - start
+            self._stages.labels(model, stage).observe(seconds)
+            for call in calls:
+                call.spent.append((stage, seconds))

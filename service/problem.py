@@ -40,3 +40,9 @@ def of_status(status: int, path: str, method: str) -> PetalpawError:
     # ClassVar for the tree's own members; here the framework's status is kept.
     error.status = status  # type: ignore[misc]
     return error
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that an address answers with, for the OpenAPI document."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": "a problem; `code` says which", "content": content} for status in statuses}

@@ -19,12 +19,16 @@ from inference.prediction import Prediction
 from inference.preprocessing import Crop
 from inference.runtimes.base import Device
 from service.body import Picture
+from service.call import Call
 from service.metrics import Metrics
 from service.settings import Settings
 
 Outcome = Prediction | PetalpawError
 LogitsRow = NDArray[np.float32]
 """float32, (classes,): the logits of one picture."""
+
+Input = bytes | Crop | PetalpawError
+"""A picture, a crop that is ready for the model, or why there is neither."""
 
 T = TypeVar("T")
 
@@ -43,44 +47,51 @@ class Streams:
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(count, "stream")
 
-    async def outcomes(self, classifier: Classifier, pictures: Sequence[Picture], top_k: int) -> list[Outcome]:
+    async def outcomes(
+        self, call: Call, classifier: Classifier, pictures: Sequence[Picture], top_k: int
+    ) -> list[Outcome]:
         """One outcome per picture, in order; a picture that fails is its own outcome and harms no other."""
+        rows = await self.logits(call, classifier, [picture.data for picture in pictures])
+        return [row if isinstance(row, PetalpawError) else classifier.predictions(row[None], top_k)[0] for row in rows]
+
+    async def logits(
+        self, call: Call, classifier: Classifier, inputs: Sequence[Input]
+    ) -> list[LogitsRow | PetalpawError]:
+        """Logits per input, in order, or why there are none."""
         turns = asyncio.Semaphore(self.share)
+        name = classifier.artifact.name
 
-        async def outcome(picture: Picture) -> Outcome:
+        async def one(each: Input) -> LogitsRow | PetalpawError:
             async with turns:
-                return await self._outcome(classifier, picture, top_k)
+                try:
+                    if isinstance(each, PetalpawError):
+                        raise each
+                    logits = await self._logits(call, classifier, each)
+                except PetalpawError as error:
+                    self._metrics.picture(name, error.code)
+                    return error
+            self._metrics.picture(name)
+            return logits
 
-        return await asyncio.gather(*map(outcome, pictures))
+        return await asyncio.gather(*map(one, inputs))
 
     def close(self) -> None:
         """Let go of the threads; work that has begun is finished."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _outcome(self, classifier: Classifier, picture: Picture, top_k: int) -> Outcome:
-        name = classifier.artifact.name
-        if isinstance(picture.data, PetalpawError):
-            self._metrics.picture(name, picture.data.code)
-            return picture.data
-        try:
-            logits = await self._logits(classifier, picture.data)
-        except PetalpawError as error:
-            self._metrics.picture(name, error.code)
-            return error
-        self._metrics.picture(name)
-        return classifier.predictions(logits[None], top_k)[0]
-
-    async def _logits(self, classifier: Classifier, data: bytes) -> LogitsRow:
+    async def _logits(self, call: Call, classifier: Classifier, data: bytes | Crop) -> LogitsRow:
         def alone() -> LogitsRow:
-            crop = self._decode(classifier, data)
-            with self._metrics.stage(classifier.artifact.name, "inference"):
+            crop = self._crop(call, classifier, data)
+            with self._metrics.stage(classifier.artifact.name, "inference", [call]):
                 logits: LogitsRow = classifier.logits(crop[None])[0]
                 return logits
 
         return await self._in_stream(alone)
 
-    def _decode(self, classifier: Classifier, data: bytes) -> Crop:
-        with self._metrics.stage(classifier.artifact.name, "decode"):
+    def _crop(self, call: Call, classifier: Classifier, data: bytes | Crop) -> Crop:
+        if isinstance(data, np.ndarray):
+            return data
+        with self._metrics.stage(classifier.artifact.name, "decode", [call]):
             return classifier.preprocess(data, self._max_pixels)
 
     async def _in_stream(self, work: Callable[[], T]) -> T:
@@ -108,12 +119,12 @@ class BatchedStreams(Streams):
         for batches in self._batches.values():
             batches.close()
 
-    async def _logits(self, classifier: Classifier, data: bytes) -> LogitsRow:
-        crop = await self._in_stream(lambda: self._decode(classifier, data))
+    async def _logits(self, call: Call, classifier: Classifier, data: bytes | Crop) -> LogitsRow:
+        crop = await self._in_stream(lambda: self._crop(call, classifier, data))
         digest = classifier.artifact.digest
         if digest not in self._batches:
             self._batches[digest] = _Batches(classifier, self._max_batch_size, self._max_latency_ms, self._metrics)
-        return await self._batches[digest].logits(crop)
+        return await self._batches[digest].logits(call, crop)
 
 
 class _Batches:
@@ -126,13 +137,13 @@ class _Batches:
         self._metrics = metrics
         # A thread of its own: in the streams' queue a batch would wait behind pictures that are not decoded yet.
         self._thread = ThreadPoolExecutor(1, "batch")
-        self._dispatcher: CorkDispatcher[Crop, LogitsRow] = CorkDispatcher(
+        self._dispatcher: CorkDispatcher[tuple[Call, Crop], LogitsRow] = CorkDispatcher(
             max_latency_ms, max_batch_size, fallback=self._overloaded, get_batch_size=lambda _: 1
         )
         self._dispatched = self._dispatcher(self._run)
 
-    async def logits(self, crop: Crop) -> LogitsRow:
-        row = await self._dispatched(crop)
+    async def logits(self, call: Call, crop: Crop) -> LogitsRow:
+        row = await self._dispatched((call, crop))
         assert row is not None  # only another fallback would return it
         return row
 
@@ -140,11 +151,13 @@ class _Batches:
         self._dispatcher.shutdown()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, crops: Sequence[Crop]) -> Sequence[LogitsRow]:
+    async def _run(self, batch: Sequence[tuple[Call, Crop]]) -> Sequence[LogitsRow]:
+        calls, crops = zip(*batch, strict=True)
+
         def together() -> Sequence[LogitsRow]:
             name = self._classifier.artifact.name
             self._metrics.batch(name, len(crops))
-            with self._metrics.stage(name, "inference"):
+            with self._metrics.stage(name, "inference", calls):
                 return list(self._classifier.logits(np.stack(crops)))
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, together)

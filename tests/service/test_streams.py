@@ -12,6 +12,7 @@ from inference.prediction import Logits, Prediction
 from inference.preprocessing import Crop
 from inference.repository import Artifact
 from service.body import Picture
+from service.call import Call
 from service.metrics import Metrics
 from service.streams import BatchedStreams, Outcome, Streams
 from tests.conftest import BLUE, GREEN, RED
@@ -53,7 +54,7 @@ def test_every_request_gets_its_own_outcomes(
     request = [good[0], Picture(b"text"), good[1], Picture(ParameterInvalid("no base64")), good[2]]
 
     async def clients() -> list[list[Outcome]]:
-        return await asyncio.gather(*(streams.outcomes(classifier, request, 3) for _ in range(16)))
+        return await asyncio.gather(*(streams.outcomes(Call(), classifier, request, 3) for _ in range(16)))
 
     expected = ["red", "image_unsupported", "green", "parameter_invalid", "blue"]
     assert [names(outcomes) for outcomes in asyncio.run(clients())] == [expected] * 16
@@ -70,7 +71,7 @@ def test_answers_equal_those_of_the_classifier(
     streams: Streams, classifier: Classifier, picture: Callable[..., bytes]
 ) -> None:
     pictures = [picture(seed=seed) for seed in range(9)]
-    served = asyncio.run(streams.outcomes(classifier, [Picture(data) for data in pictures], 3))
+    served = asyncio.run(streams.outcomes(Call(), classifier, [Picture(data) for data in pictures], 3))
     for ours, theirs in zip(served, classifier.classify(pictures, 3), strict=True):
         assert isinstance(ours, Prediction)
         assert isinstance(theirs, Prediction)
@@ -96,9 +97,9 @@ class _Watched(Classifier):
 def test_streams_never_batch_and_adaptive_does(classifier: Classifier, picture: Callable[..., bytes]) -> None:
     request = [Picture(picture(seed=seed)) for seed in range(40)]
     alone, together = _Watched(classifier), _Watched(classifier)
-    asyncio.run(Streams(2, MAX_PIXELS, Metrics(CollectorRegistry())).outcomes(alone, request, 1))
+    asyncio.run(Streams(2, MAX_PIXELS, Metrics(CollectorRegistry())).outcomes(Call(), alone, request, 1))
     batched = BatchedStreams(4, MAX_PIXELS, Metrics(CollectorRegistry()), max_batch_size=4, max_latency_ms=10_000)
-    asyncio.run(batched.outcomes(together, request, 1))
+    asyncio.run(batched.outcomes(Call(), together, request, 1))
     assert alone.sizes == [1] * 40
     assert sum(together.sizes) == 40
     assert 1 < max(together.sizes) <= 4
@@ -109,7 +110,7 @@ def test_a_bad_picture_never_reaches_a_batch(classifier: Classifier, picture: Ca
     good = picture(GREEN)
     request = [Picture(good if number % 2 else good[:-200]) for number in range(20)]
     batched = BatchedStreams(4, MAX_PIXELS, Metrics(CollectorRegistry()), max_batch_size=4, max_latency_ms=10_000)
-    outcomes = asyncio.run(batched.outcomes(watched, request, 1))
+    outcomes = asyncio.run(batched.outcomes(Call(), watched, request, 1))
     assert names(outcomes) == ["image_truncated", "green"] * 10
     assert isinstance(outcomes[0], ImageTruncated)
     assert sum(watched.sizes) == 10
@@ -121,7 +122,7 @@ def test_a_failing_device_is_no_outcome_of_a_picture(
     watched = _Watched(classifier)
     watched.failing = True
     with pytest.raises(RuntimeError, match="the device is gone"):
-        asyncio.run(streams.outcomes(watched, [Picture(picture())], 1))
+        asyncio.run(streams.outcomes(Call(), watched, [Picture(picture())], 1))
 
 
 def test_pictures_that_would_wait_too_long_are_refused(classifier: Classifier, picture: Callable[..., bytes]) -> None:
@@ -135,7 +136,7 @@ def test_pictures_that_would_wait_too_long_are_refused(classifier: Classifier, p
     batched = BatchedStreams(4, MAX_PIXELS, Metrics(CollectorRegistry()), max_batch_size=1, max_latency_ms=100)
 
     async def clients() -> list[list[Outcome]]:
-        requests = [batched.outcomes(Slow(classifier), [Picture(picture())], 1) for _ in range(30)]
+        requests = [batched.outcomes(Call(), Slow(classifier), [Picture(picture())], 1) for _ in range(30)]
         return await asyncio.gather(*requests)
 
     outcomes = [outcomes[0] for outcomes in asyncio.run(clients())]
@@ -150,7 +151,7 @@ def test_a_long_request_takes_turns_with_a_short_one(classifier: Classifier, pic
     streams = Streams(1, MAX_PIXELS, Metrics(CollectorRegistry()))
 
     async def ask(name: str, count: int) -> None:
-        await streams.outcomes(classifier, [Picture(picture())] * count, 1)
+        await streams.outcomes(Call(), classifier, [Picture(picture())] * count, 1)
         order.append(name)
 
     async def clients() -> None:

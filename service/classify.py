@@ -1,0 +1,97 @@
+"""POST /classify: pictures in, an outcome for each."""
+
+import asyncio
+
+from fastapi import APIRouter
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from inference.errors import DeadlineExceeded, ImagesFailed, PetalpawError
+from service.answer import Answer, Problem, answer
+from service.body import read_order
+from service.call import Call
+from service.problem import problem, problems
+
+_CLIENT_LEFT = 499
+"""Nobody reads this; it is what stands in the log for a request whose client left before its end."""
+
+_PARAMETERS = {
+    "model": {"type": "string", "description": "needed where several models are served and none is the default"},
+    "top_k": {"type": "integer", "minimum": 1, "description": "classes per answer"},
+}
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["images"],
+                "properties": {
+                    "images": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}},
+                    **_PARAMETERS,
+                },
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["images"],
+                "properties": {
+                    "images": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "byte"}},
+                    **_PARAMETERS,
+                },
+            }
+        },
+        "image/*": _PICTURE,
+        "application/octet-stream": _PICTURE,
+    },
+}
+
+
+router = APIRouter()
+
+
+@router.post(
+    "/classify",
+    response_model=Answer,
+    responses={
+        **problems(404, 413, 415, 422, 429, 504),
+        500: {"model": Problem, "description": "a fault of the service"},
+    },
+    openapi_extra={
+        "requestBody": _BODY,
+        "parameters": [
+            {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in _PARAMETERS.items()
+        ],
+    },
+)
+async def classify(request: Request) -> Response:
+    """Classify one picture or several, each with an outcome of its own."""
+    state = request.app.state
+    try:
+        async with asyncio.timeout(state.settings.request_timeout_s):
+            return await _classify(request)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"no answer within {state.settings.request_timeout_s:g} s, upload included; send fewer pictures at once"
+        ) from None
+    except ClientDisconnect:
+        return Response(status_code=_CLIENT_LEFT)
+
+
+async def _classify(request: Request) -> Response:
+    state = request.app.state
+    call = Call.of(request)
+    with call.stage("read"):
+        order = await read_order(request, state.settings)
+    with state.catalog.use(order.model) as classifier:
+        outcomes = await state.streams.outcomes(call, classifier, order.pictures, order.top_k or state.settings.top_k)
+    if len(outcomes) == 1 and isinstance(outcomes[0], PetalpawError):
+        raise outcomes[0]
+    said = answer(classifier, order.pictures, outcomes)
+    if all(isinstance(outcome, PetalpawError) for outcome in outcomes):
+        failed = ImagesFailed(f"none of the {len(outcomes)} pictures could be classified; 'predictions' says why")
+        return problem(failed, **said.model_dump())
+    return Response(to_json(said), media_type="application/json")
