@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from html import escape
 
 from inference.manifest import Calibration
 from training.recipe import Recipe
@@ -18,9 +19,9 @@ def model_card(
     labels = ", ".join(map(_code, record.labels))
     return "\n".join(
         [
-            f"# {recipe.title}",
+            f"# {escape(recipe.title, quote=False)}",
             "",
-            recipe.description.strip(),
+            escape(recipe.description.strip(), quote=False),
             "",
             "## Intended use",
             f"Tells which of {len(record.labels)} classes a photo shows: {labels}.",

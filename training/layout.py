@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference.errors import DataInvalid
-from training.scan import is_skipped, scan_source
+from training.scan import is_class, scan_source
 from training.sections import Source
 
 _NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -101,6 +101,6 @@ def _counts(root: Path, folder: str, share: float) -> dict[str, int]:
 def _folders(root: Path) -> list[Path]:
     """The folders in a folder that may hold photos. Raises DataInvalid where it cannot be listed."""
     try:
-        return sorted(entry for entry in root.iterdir() if entry.is_dir() and not is_skipped(entry))
+        return sorted(entry for entry in root.iterdir() if is_class(entry))
     except OSError as error:
         raise DataInvalid(f"{root} is no folder that can be read ({error.strerror}); check --data") from error

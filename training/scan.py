@@ -3,7 +3,7 @@
 Rules: a class is a folder directly below the split's folder, and its name is the label, or the recipe names a folder
 for each class. Photos may lie in nested folders. Names that begin with a dot are skipped, as is the __MACOSX of zip
 files made on a Mac. Links are followed while they stay inside the data root; those that leave it are left out and
-reported, as are files beside the class folders.
+reported, as are files beside the class folders, and runs and model repositories of Petalpaw's own.
 """
 
 import re
@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.sections import Source
+
+_OWN = ("run.json", "*/run.json", "*/*/manifest.json")
+"""Files that a run, a folder of runs and a model repository hold."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ def is_skipped(entry: Path) -> bool:
     return entry.name.startswith(".") or entry.name == "__MACOSX"
 
 
+def is_own(folder: Path) -> bool:
+    """Whether a folder is what Petalpaw itself wrote: a run, runs or a model repository among the photos."""
+    return any(any(folder.glob(pattern)) for pattern in _OWN)
+
+
 def scan_source(root: Path, source: Source) -> Scan:
     """The files of a source with folders. Of a class in `most`, the first so many in the order of their names."""
     scan = Scan(left_out=_beside(root, source))
@@ -65,17 +73,26 @@ def _class_folders(root: Path, source: Source) -> list[tuple[str, Path]]:
     if source.folders is not None:
         return sorted((label, root / folder) for label, folder in source.folders.items())
     entries = (root / (source.folder or ".")).iterdir()
-    return sorted((entry.name, entry) for entry in entries if not is_skipped(entry) and entry.is_dir())
+    return sorted((entry.name, entry) for entry in entries if is_class(entry))
+
+
+def is_class(entry: Path) -> bool:
+    """Whether a folder among the photos may be a class: visible, and nothing that Petalpaw wrote."""
+    return entry.is_dir() and not is_skipped(entry) and not is_own(entry)
 
 
 def _beside(root: Path, source: Source) -> list[LeftOut]:
-    """The files that lie beside the class folders, where they have no label."""
+    """What lies beside the class folders and has no label: files, and what Petalpaw wrote there."""
     if source.folders is not None:
         return []
     entries = sorted((root / (source.folder or ".")).iterdir())
     files = [entry.relative_to(root).as_posix() for entry in entries if not is_skipped(entry) and not entry.is_dir()]
     detail = "lies beside the class folders; if it is a photo, move it into the folder of its class"
-    return [LeftOut(file, "data_invalid", detail) for file in files]
+    ours = [entry.relative_to(root).as_posix() for entry in entries if entry.is_dir() and is_own(entry)]
+    why = "is a run or a model repository of Petalpaw's, not a class; better keep it elsewhere"
+    return [LeftOut(file, "data_invalid", detail) for file in files] + [
+        LeftOut(folder, "data_invalid", why) for folder in ours
+    ]
 
 
 def _by_number(path: str) -> list[str | int]:

@@ -41,4 +41,4 @@ def trial() -> ModuleType:
 def test_a_backbone_trains_exports_and_gives_pytorchs_answers(trial: ModuleType, name: str) -> None:
     row = trial.prove(name)
     assert row.problems == ()
-    assert 0 < row.difference < trial.TOLERANCE
+    assert 0 < row.difference < 2 * max(trial.TOLERANCE, row.rounding)

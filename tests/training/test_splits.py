@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from inference.errors import DataInvalid
+from tests.training.conftest import files
 from training.sections import Data
 from training.splits import check_data, find_splits, fingerprint, read_splits, write_splits
 
@@ -19,15 +20,6 @@ SHARED_OUT: dict[str, Any] = {
 
 def data_of(**changes: Any) -> Data:
     return Data.model_validate(SHARED_OUT | changes)
-
-
-def files(folder: Path, **counts: int) -> Path:
-    """Class folders of files that hold their own names: nothing here is decoded."""
-    for label, count in counts.items():
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            (folder / label / f"{number}.jpg").write_text(f"{label} {number}")
-    return folder
 
 
 def members(root: Path, seed: int = 0) -> dict[str, set[str]]:

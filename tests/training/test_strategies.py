@@ -6,17 +6,11 @@ import pytest
 
 from commands.options import StrategyOption
 from inference.errors import DataInvalid, RecipeInvalid
+from tests.training.conftest import files
 from training.layout import recognise
+from training.scan import scan_source
+from training.sections import Source
 from training.strategies import STRATEGIES, propose
-
-
-def files(folder: Path, **counts: int) -> Path:
-    """Class folders of files that hold their own names: nothing here is decoded."""
-    for label, count in counts.items():
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            (folder / label / f"{number}.jpg").write_text(f"{label} {number}")
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -166,3 +160,14 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
     root.chmod(0)
     with pytest.raises(DataInvalid, match="Permission denied"):
         propose(root)
+
+
+def test_runs_and_models_among_the_photos_are_no_classes(tmp_path: Path) -> None:
+    files(tmp_path, cats=4, dogs=4)
+    for own in ("models/pets/1/manifest.json", "runs/pets/run.json", "old/run.json"):
+        (tmp_path / own).parent.mkdir(parents=True)
+        (tmp_path / own).write_text("{}")
+    assert recognise(tmp_path).train == {"cats": 3, "dogs": 3}
+    scan = scan_source(tmp_path.resolve(), Source(folder="."))
+    assert list(scan.classes) == ["cats", "dogs"]
+    assert [entry.path for entry in scan.left_out] == ["models", "old", "runs"]
