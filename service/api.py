@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from inference.errors import ParameterInvalid, PetalpawError
 from service import classify, listing
-from service.problem import of_status, problem
+from service.openinference import addresses
+from service.problem import of_status, refusal
 
 api = FastAPI(
     title="Petalpaw",
@@ -22,7 +23,7 @@ api = FastAPI(
     redoc_url=None,
     openapi_url=None,
 )
-for part in (classify, listing):
+for part in (classify, listing, addresses):
     api.include_router(part.router)
 
 
@@ -38,21 +39,21 @@ async def document(request: Request) -> Response:
 
 
 @api.exception_handler(PetalpawError)
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, PetalpawError)
-    return problem(error)
+    return refusal(request.url.path, error)
 
 
 @api.exception_handler(HTTPException)
 async def _unroutable(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = problem(of_status(error.status_code, request.url.path, request.method))
+    response = refusal(request.url.path, of_status(error.status_code, request.url.path, request.method))
     response.headers.update(error.headers or {})
     return response
 
 
 @api.exception_handler(RequestValidationError)
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-    return problem(ParameterInvalid(wrong))
+    return refusal(request.url.path, ParameterInvalid(wrong))

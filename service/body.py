@@ -55,7 +55,7 @@ async def read_order(request: Request, settings: Settings) -> Order:
     """
     parameters = request.query_params.multi_items()
     _known(parameters, PARAMETERS, "query parameter")
-    chunks = _chunks(request, settings.max_body_bytes)
+    chunks = body_chunks(request, settings.max_body_bytes)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         pictures, fields = await _from_multipart(request, chunks, settings)
@@ -79,7 +79,7 @@ async def read_order(request: Request, settings: Settings) -> Order:
     return Order(tuple(pictures), _model(parameters), _top_k(parameters))
 
 
-async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+async def body_chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     """The body as it arrives. Raises RequestTooLarge as soon as it is known to be."""
     error = RequestTooLarge(f"the body is larger than {limit:,} bytes; send fewer or smaller pictures per request")
     if int(request.headers.get("content-length", 0)) > limit:
@@ -93,7 +93,7 @@ async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
 
 
 class _Parser(MultiPartParser):
-    """starlette's parser with all files in memory, whose sum `_chunks` limits, and a limit on parts of any kind."""
+    """starlette's parser with all files in memory, whose sum `body_chunks` limits, and a limit on parts of any kind."""
 
     def __init__(self, request: Request, chunks: AsyncGenerator[bytes, None], settings: Settings) -> None:
         super().__init__(
@@ -164,11 +164,11 @@ def _from_json(body: bytes, max_images: int) -> tuple[list[Picture], list[tuple[
     images = _single(items, "images")
     if not isinstance(images, list) or any(isinstance(image, tuple) for image in images):
         raise ParameterInvalid("'images' must be a list of base64 strings")
-    pictures = [Picture(_from_base64(image, f"images[{index}]")) for index, image in enumerate(images)]
+    pictures = [Picture(from_base64(image, f"images[{index}]")) for index, image in enumerate(images)]
     return pictures, [item for item in items if item[0] != "images"]
 
 
-def _from_base64(text: Any, where: str) -> bytes | ParameterInvalid:
+def from_base64(text: Any, where: str) -> bytes | ParameterInvalid:
     """The bytes of a base64 string; line breaks, which the base64 command makes, are allowed."""
     if not isinstance(text, str):
         return ParameterInvalid(f"{where} must be a base64 string")

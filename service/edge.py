@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.errors import PetalpawError
 from service.call import REQUEST_ID, Call
-from service.problem import INTERNAL_DETAIL, of_status, problem
+from service.problem import INTERNAL_DETAIL, of_status, refusal
 
 LINGER_S = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
@@ -79,8 +79,8 @@ class _Exchange:
         await self._send(message)
 
     async def refuse(self, error: PetalpawError, allow: str | None = None) -> None:
-        """Answer with a problem."""
-        response = problem(error)
+        """Answer with an error."""
+        response = refusal(self._scope["path"], error)
         if allow:
             response.headers["Allow"] = allow
         await response(self._scope, self.receive, self.send)

@@ -1,4 +1,4 @@
-"""Errors as application/problem+json (RFC 9457) with a stable `code`."""
+"""Errors as application/problem+json (RFC 9457) with a stable `code`; under /v2 in the form of that protocol."""
 
 from typing import Any
 
@@ -8,12 +8,20 @@ from starlette.responses import Response
 from inference.errors import MethodUnsupported, Overloaded, PathUnknown, PetalpawError
 
 MEDIA_TYPE = "application/problem+json"
+_OPEN_INFERENCE = "/v2"
 INTERNAL_DETAIL = "the service failed on this request; it is not the request's fault, and the log says more"
+
+
+def refusal(path: str, error: PetalpawError) -> Response:
+    """The answer for an error at this address: a problem, or under /v2 what the Open Inference Protocol prescribes."""
+    if path != _OPEN_INFERENCE and not path.startswith(_OPEN_INFERENCE + "/"):
+        return problem(error)
+    body = {"error": f"{error.code}: {error.detail}"}
+    return Response(to_json(body), error.status, _headers(error), "application/json")
 
 
 def problem(error: PetalpawError, **members: Any) -> Response:
     """The answer for an error that concerns a request as a whole; `members` are added to the body."""
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
     body = {
         "type": f"urn:petalpaw:problem:{error.code}",
         "title": title(error.code),
@@ -22,7 +30,11 @@ def problem(error: PetalpawError, **members: Any) -> Response:
         "detail": error.detail,
         **members,
     }
-    return Response(to_json(body), error.status, headers, MEDIA_TYPE)
+    return Response(to_json(body), error.status, _headers(error), MEDIA_TYPE)
+
+
+def _headers(error: PetalpawError) -> dict[str, str]:
+    return {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else {}
 
 
 def title(code: str) -> str:

@@ -1,0 +1,143 @@
+"""The protocol's JSON objects, as types.
+
+What is read is strict about what it needs and ignores what it does not know, as Triton does: KServe's client, for one,
+repeats the model's name in the body.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+
+_MOST_TENSORS = 16
+Size = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
+Scalar = StrictStr | StrictBool | StrictInt | float
+Parameters = dict[str, Scalar]
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, content: Any) -> Any:
+        return {key: value for key, value in content.items() if value is not None} if type(content) is dict else content
+
+
+class _SharedMemory(_Read):
+    shared_memory_region: Any = None
+
+
+class InputParameters(_SharedMemory):
+    """`content_type` is KServe's and MLServer's; `base64` is the only one that changes what a tensor means."""
+
+    binary_data_size: Size | None = None
+    content_type: StrictStr | None = None
+
+
+class RequestInput(_Read):
+    """One input tensor; `data` is absent when it stands in binary form behind the JSON object."""
+
+    name: StrictStr
+    shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)]
+    datatype: StrictStr
+    parameters: InputParameters = InputParameters()
+    data: Any = None
+
+
+class OutputParameters(_SharedMemory):
+    """`classification` is the number of classes wanted instead of the tensor."""
+
+    binary_data: StrictBool | None = None
+    classification: Annotated[StrictInt, Field(ge=1, le=2**31 - 1)] | None = None
+
+
+class RequestOutput(_Read):
+    """One output that is wanted."""
+
+    name: StrictStr
+    parameters: OutputParameters = OutputParameters()
+
+
+class RequestParameters(_Read):
+    """`binary_data_output` holds for the outputs that do not say themselves."""
+
+    binary_data_output: StrictBool = False
+
+
+class InferRequest(_Read):
+    """What a client wants inferred; without `outputs`, everything but the errors."""
+
+    id: StrictStr | None = None
+    parameters: RequestParameters = RequestParameters()
+    inputs: Annotated[tuple[RequestInput, ...], Field(max_length=_MOST_TENSORS)]
+    outputs: Annotated[tuple[RequestOutput, ...], Field(max_length=_MOST_TENSORS)] = ()
+
+
+class Refusal(BaseModel):
+    """The protocol's error: a code of docs/errors.md, a colon, and words."""
+
+    error: str
+
+
+class ServerMetadata(BaseModel):
+    """GET /v2."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+
+class Live(BaseModel):
+    """GET /v2/health/live. The protocol asks for the status alone; KServe's client reads this too."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """GET /v2/health/ready, as `Live`."""
+
+    ready: bool
+
+
+class ModelReady(Ready):
+    """GET /v2/models/{name}/ready."""
+
+    name: str
+
+
+class TensorMetadata(BaseModel):
+    """A tensor; -1 stands for a size that the client chooses."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class ModelMetadata(BaseModel):
+    """GET /v2/models/{name}. A request takes one of the `inputs`."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+class ResponseOutput(BaseModel):
+    """One output tensor; `data` is flat, row by row, and absent when it follows the JSON object in binary form."""
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    parameters: Annotated[Parameters, Field(exclude_if=lambda parameters: not parameters)] = {}
+    data: Annotated[list[Any] | None, Field(exclude_if=lambda data: data is None)] = None
+
+
+class InferResponse(BaseModel):
+    """The answer; `parameters` say which artifact ran on what."""
+
+    model_name: str
+    model_version: str
+    id: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
+    parameters: Parameters
+    outputs: list[ResponseOutput]
