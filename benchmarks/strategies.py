@@ -23,7 +23,7 @@ from typing import Any
 
 from scipy import stats
 
-from training.evaluate import wilson_interval
+from evaluation.figures import wilson_interval
 from training.finetune import train
 from training.history import HISTORY, read_history
 from training.recipe import Recipe, load_recipe

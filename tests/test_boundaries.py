@@ -13,12 +13,13 @@ import pytest
 from inference.repository import Repository
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("inference", "training", "service", "scoring")
+PACKAGES = ("inference", "evaluation", "training", "service", "scoring")
 TORCH = {"torch", "torchvision", "onnxscript"}
 TORCH_ALLOWED = ("training/", "inference/runtimes/torchscript.py")
 FORBIDDEN = {
-    "inference": {"training", "service", "scoring", "bentoml", "petalpaw", "commands"},
-    "service": {"training", "scoring", "petalpaw", "commands"},
+    "inference": {"evaluation", "training", "service", "scoring", "bentoml", "petalpaw", "commands"},
+    "evaluation": {"training", "service", "scoring", "bentoml", "petalpaw", "commands"},
+    "service": {"evaluation", "training", "scoring", "petalpaw", "commands"},
     "scoring": {"training", "service", "bentoml", "petalpaw", "commands"},
     "training": {"petalpaw", "commands"},
 }

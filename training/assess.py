@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.figures import reliability
+from evaluation.pictures import draw_calibration, draw_confusion
 from inference.errors import DataInvalid, RunInvalid
 from inference.manifest import Calibration
 from training import pictures
@@ -15,7 +17,7 @@ from training.checkpoint import BEST, write_atomically
 from training.checks import check_photos, say_findings, write_findings
 from training.compute import Compute
 from training.dataset import CACHE_BYTES, Photos, open_photos, write_left_out
-from training.evaluate import infer, reliability
+from training.evaluate import infer, sureness
 from training.history import HISTORY, read_history
 from training.inspection import Inspection, spared
 from training.lock import held
@@ -146,13 +148,13 @@ def _draw(folder: Path, photos: Photos, report: SplitReport, calibration: Calibr
     pictures.draw_curves(folder / "curves.png", read_history(folder / HISTORY))
     if steps := read_steps(folder / STEPS):
         pictures.draw_iterations(folder / "iterations.png", steps)
-    pictures.draw_confusion(folder / "confusion.png", report.confusion, photos.labels, split)
-    pictures.draw_calibration(
+    draw_confusion(folder / "confusion.png", report.confusion, photos.labels, split)
+    draw_calibration(
         folder / "calibration.png",
-        reliability(before, outcome.truth),
-        reliability(after, outcome.truth),
-        (report.ece_before, report.metrics.ece),
-        split,
+        {
+            f"On {split}, before scaling": (reliability(*sureness(before, outcome.truth)), report.ece_before),
+            "after scaling": (reliability(*sureness(after, outcome.truth)), report.metrics.ece),
+        },
     )
     wrong = pictures.worst_mistakes(after, outcome.truth, _TILES)
     items = [photos.splits[split][index] for index in wrong]

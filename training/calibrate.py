@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 
+from evaluation.figures import Indices, Probabilities, expected_calibration_error
 from inference.manifest import Calibration
 from inference.prediction import Logits, probabilities
-from training.evaluate import Indices, Outcome, Probabilities, expected_calibration_error
+from training.evaluate import Outcome, sureness
 
 COLDEST, HOTTEST = 0.05, 20.0
 """Limits between which the temperature is looked for."""
@@ -27,8 +28,8 @@ def calibrate(outcome: Outcome, target_accuracy: float) -> Calibration:
         threshold=threshold,
         split=outcome.split,
         images=len(outcome.truth),
-        ece_before=expected_calibration_error(before, outcome.truth),
-        ece_after=expected_calibration_error(after, outcome.truth),
+        ece_before=expected_calibration_error(*sureness(before, outcome.truth)),
+        ece_after=expected_calibration_error(*sureness(after, outcome.truth)),
         coverage=coverage,
         accuracy_when_answering=accuracy,
     )
@@ -56,8 +57,7 @@ def fit_threshold(predicted: Probabilities, truth: Indices, target_accuracy: flo
     0 when every photo can be answered. Where even the surest photo is wrong, nothing reaches the target: the
     threshold is then 0 too, and the accuracy returned says how far off it is.
     """
-    confidence = predicted.max(axis=1)
-    right = predicted.argmax(axis=1) == truth
+    confidence, right = sureness(predicted, truth)
     order = np.argsort(-confidence, kind="stable")
     sure, count = confidence[order], np.arange(1, len(truth) + 1)
     accuracy = np.cumsum(right[order]) / count

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from evaluation.pictures import shortened
 from inference.errors import ImageError, ImageUnreadable, OutputUnwritable, RunInvalid
 from inference.prediction import Prediction, predictions
 from training import pictures
@@ -84,7 +85,7 @@ def _draw_gradcam(module: Normalized, crop: Pixels, prediction: Prediction, path
     except RunInvalid:
         return None
     look = pictures.Look(crop, heat, None, prediction.label, prediction.probability)
-    pictures.draw_looks(path, [look], pictures.shortened(f"Grad-CAM, {path.name.removesuffix('.gradcam.png')}", 56))
+    pictures.draw_looks(path, [look], shortened(f"Grad-CAM, {path.name.removesuffix('.gradcam.png')}", 56))
     return path
 
 

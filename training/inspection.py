@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.figures import Indices, Probabilities
 from training import pictures
 from training.backbones import Normalized
 from training.dataset import Photos
-from training.evaluate import Indices, Outcome, Probabilities
+from training.evaluate import Outcome
 from training.gradcam import heat_maps
 from training.progress import say
 from training.residuals import as_rows, residuals

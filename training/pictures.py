@@ -1,41 +1,25 @@
 """The pictures of a run folder. Drawn without a display and without matplotlib's global state."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from training.evaluate import ECE_BINS, Probabilities, Reliability
+from evaluation.figures import Probabilities
+from evaluation.pictures import BLUE, GREY, ORANGE, RED, readable, save, shortened
 from training.gradcam import Heat
 from training.history import Epoch
 from training.pixels import Pixels
 from training.residuals import Residual
 from training.steps import Step
 
-BLUE, ORANGE, RED, GREY = "#2b6cb0", "#dd6b20", "#c53030", "#a0aec0"
 _MANY_TIMES = 30  # a loss that falls this much is a flat line on a plain scale
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e2e8f0",
-    "axes.edgecolor": "#718096",
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "text.parse_math": False,
-}
 
 
 def draw_curves(path: Path, epochs: Sequence[Epoch]) -> None:
@@ -57,7 +41,7 @@ def draw_curves(path: Path, epochs: Sequence[Epoch]) -> None:
             axes.legend()
             _mark_borders(axes, [(epoch.epoch, epoch.stage) for epoch in epochs])
 
-    _save(path, (11, 4.2), draw)
+    save(path, (11, 4.2), draw)
 
 
 def draw_iterations(path: Path, steps: Sequence[Step]) -> None:
@@ -83,7 +67,7 @@ def draw_iterations(path: Path, steps: Sequence[Step]) -> None:
         for axes in (upper, lower):
             _mark_borders(axes, [(step.step, step.stage) for step in steps], named=axes is upper)
 
-    _save(path, (11, 5.6), draw)
+    save(path, (11, 5.6), draw)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -177,7 +161,7 @@ def draw_residuals(path: Path, report: Sequence[Residual], what: str) -> None:
         names = [shortened(each.block, 32) for each in report]
         lower.set_xticks(places[::every], names[::every], rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
 
-    _save(path, (max(9.0, min(2 + 0.3 * len(report), 16)), 6.2), draw)
+    save(path, (max(9.0, min(2 + 0.3 * len(report), 16)), 6.2), draw)
 
 
 def draw_rates(
@@ -204,93 +188,13 @@ def draw_rates(
         axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
         axes.legend()
 
-    _save(path, (8, 4.6), draw)
-
-
-def draw_confusion(path: Path, counts: Any, labels: Sequence[str], split: str) -> None:
-    """Counts by true (row) and predicted (column) class; colour is the share of the row."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        names = names_of(labels)
-        shown = range(0, len(names), -(-len(names) // 100))
-        axes.set_xticks(shown, names[:: shown.step], rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(shown, names[:: shown.step])
-        axes.set(title=f"Confusion on {split}", xlabel="predicted", ylabel="true")
-        axes.grid(visible=False)
-        if len(names) <= 30:
-            for row, column in np.ndindex(counts.shape):
-                if counts[row, column]:
-                    colour = "white" if shares[row, column] > 0.55 else "black"
-                    axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
-
-    side = 3 + 0.55 * min(len(labels), 40)
-    _save(path, (side + 0.6, side), draw)
-
-
-def draw_calibration(
-    path: Path, before: Reliability, after: Reliability, errors: tuple[float, float], split: str
-) -> None:
-    """Accuracy by confidence before and after temperature scaling; on the diagonal, probabilities are right."""
-
-    def draw(figure: Figure) -> None:
-        upper = figure.add_subplot(1, 2, 1)
-        for place, (title, parts, error) in enumerate(
-            ((f"On {split}, before scaling", before, errors[0]), ("after scaling", after, errors[1])), start=1
-        ):
-            axes = upper if place == 1 else figure.add_subplot(1, 2, 2, sharey=upper)
-            filled = parts.counts > 0
-            centres = (np.arange(ECE_BINS) + 0.5) / ECE_BINS
-            axes.bar(centres[filled], parts.accuracy[filled], width=0.9 / ECE_BINS, color=BLUE, label="accuracy")
-            axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfectly calibrated")
-            axes.plot(parts.confidence[filled], parts.accuracy[filled], "o", color=ORANGE, label="mean confidence")
-            for centre, accuracy, count in zip(
-                centres[filled], parts.accuracy[filled], parts.counts[filled], strict=True
-            ):
-                axes.text(centre, min(accuracy + 0.02, 1.01), str(count), ha="center", fontsize=7, color="#4a5568")
-            axes.set(title=f"{title}: error {error:.4f}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1.08))
-        figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        upper.set_ylabel("accuracy (number of photos above the bars)")
-
-    _save(path, (11, 4.6), draw)
+    save(path, (8, 4.6), draw)
 
 
 def worst_mistakes(predicted: Probabilities, truth: Any, most: int) -> list[int]:
     """Positions of wrong answers, the surest first."""
     wrong = np.flatnonzero(predicted.argmax(axis=1) != truth)
     return [int(index) for index in sorted(wrong, key=lambda index: -predicted[index].max())[:most]]
-
-
-def names_of(labels: Sequence[str], most: int = 20) -> list[str]:
-    """Labels as a picture can show them: those that it cannot, or not tell apart, carry their class index."""
-    names = [shortened(label, most) for label in labels]
-    return [
-        f"{index}: {name}" if readable(label) != label or names.count(name) > 1 else name
-        for index, (label, name) in enumerate(zip(labels, names, strict=True))
-    ]
-
-
-def readable(text: str) -> str:
-    """The text with a box for every character that the font cannot draw."""
-    return "".join(character if _drawable(character) else "□" for character in text)
-
-
-def shortened(text: str, most: int = 14) -> str:
-    """Readable, and at most `most` characters long."""
-    text = readable(text)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-@lru_cache(maxsize=4096)
-def _drawable(character: str) -> bool:
-    return character.isprintable() and _font().get_char_index(ord(character)) != 0
-
-
-@lru_cache(maxsize=1)
-def _font() -> Any:
-    return font_manager.get_font(font_manager.findfont("DejaVu Sans"))
 
 
 def _scale_by_logarithm(axes: Axes) -> None:
@@ -340,12 +244,4 @@ def _tiles(
             axes.set_title(caption, fontsize=8, color=colour, fontweight="normal", loc="center")
             axes.set_axis_off()
 
-    _save(path, (max(2.1 * shape * columns, 6.3), 2.45 * rows + 0.4), draw)
-
-
-def _save(path: Path, size: tuple[float, float], draw: Callable[[Figure], None]) -> None:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        # Without the software's name and version, equal pictures are equal files.
-        figure.savefig(path, dpi=110, metadata={"Software": None})
+    save(path, (max(2.1 * shape * columns, 6.3), 2.45 * rows + 0.4), draw)

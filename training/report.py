@@ -8,18 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.figures import ClassFigures, Indices, class_figures, expected_calibration_error
 from inference.manifest import Calibration, Metrics
 from training.checkpoint import write_atomically
-from training.evaluate import (
-    ClassFigures,
-    Indices,
-    Outcome,
-    class_figures,
-    confusion,
-    expected_calibration_error,
-    metrics_of,
-    negative_log_likelihood,
-)
+from training.evaluate import Outcome, metrics_of, negative_log_likelihood, sureness
 
 METRICS_JSON, PER_CLASS_CSV = "metrics.json", "per_class.csv"
 
@@ -41,17 +33,16 @@ class SplitReport:
     @classmethod
     def of(cls, outcome: Outcome, labels: tuple[str, ...], calibration: Calibration) -> "SplitReport":
         """Measure a split with a calibration that was fitted elsewhere (or on it: `calibration.split` says)."""
-        probabilities = outcome.probabilities(calibration.temperature)
-        answered = probabilities.max(axis=1) >= calibration.threshold
-        right = outcome.predicted == outcome.truth
+        confidence, right = sureness(outcome.probabilities(calibration.temperature), outcome.truth)
+        answered = confidence >= calibration.threshold
         return cls(
             outcome=outcome,
             metrics=metrics_of(outcome, calibration),
-            per_class=class_figures(outcome, labels),
-            confusion=confusion(outcome),
+            per_class=class_figures(outcome.confusion, labels),
+            confusion=outcome.confusion,
             nll_before=negative_log_likelihood(outcome.logits, outcome.truth),
             nll_after=negative_log_likelihood(outcome.logits, outcome.truth, calibration.temperature),
-            ece_before=expected_calibration_error(outcome.probabilities(), outcome.truth),
+            ece_before=expected_calibration_error(*sureness(outcome.probabilities(), outcome.truth)),
             coverage=float(answered.mean()),
             accuracy_when_answering=float(right[answered].mean()) if answered.any() else None,
         )

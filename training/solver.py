@@ -18,11 +18,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
+from evaluation.figures import Indices
 from inference.errors import RunInvalid
 from training.backbones import lay_out
 from training.calibrate import fit_temperature
 from training.checkpoint import is_better
-from training.evaluate import Indices, negative_log_likelihood
+from training.evaluate import negative_log_likelihood
 from training.feed import head_of
 from training.progress import Progress, say
 from training.recipe import Recipe

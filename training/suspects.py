@@ -18,9 +18,9 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from evaluation.figures import Indices, Probabilities
 from training import pictures
 from training.dataset import Batch, Photos
-from training.evaluate import Indices, Probabilities
 from training.progress import Progress, say
 from training.solver import Points
 from training.splits import Item

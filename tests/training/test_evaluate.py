@@ -2,32 +2,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
+from evaluation.figures import class_figures, wilson_interval
 from inference.manifest import Calibration
 from training.calibrate import COLDEST, HOTTEST, calibrate, fit_temperature, fit_threshold
-from training.evaluate import (
-    Outcome,
-    class_figures,
-    confusion,
-    expected_calibration_error,
-    metrics_of,
-    negative_log_likelihood,
-    wilson_interval,
-)
-
-
-# Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_interval_against_published_values(successes: int, trials: int, low: float, high: float) -> None:
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_wilson_interval_at_the_ends() -> None:
-    assert wilson_interval(0, 0) == (0.0, 1.0)
-    assert wilson_interval(10, 10)[1] == pytest.approx(1)
-    assert wilson_interval(10, 10)[0] == pytest.approx(1 - wilson_interval(0, 10)[1])
+from training.evaluate import Outcome, metrics_of, negative_log_likelihood
 
 
 def synthetic(count: int = 4000, classes: int = 4, sharpness: float = 2.5) -> Outcome:
@@ -76,17 +54,6 @@ def test_nll_is_scikit_learns() -> None:
     assert negative_log_likelihood(outcome.logits, outcome.truth, 1.7) == pytest.approx(expected)
 
 
-def test_ece_by_hand() -> None:
-    predicted = np.array([[0.95, 0.05], [0.95, 0.05], [0.6, 0.4], [0.4, 0.6]])
-    truth = np.array([0, 1, 0, 1])
-    # Two in the bin of 0.95 with accuracy 0.5, two in the bin of 0.6 with accuracy 1.
-    assert expected_calibration_error(predicted, truth) == pytest.approx(0.5 * 0.45 + 0.5 * 0.4)
-
-
-def test_certain_and_right_is_calibrated() -> None:
-    assert expected_calibration_error(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1])) == 0
-
-
 def sure(*rows: tuple[float, bool]) -> tuple[np.ndarray, np.ndarray]:
     """Two-class probabilities with the given confidences, and truths that make them right or wrong."""
     predicted = np.array([[share, 1 - share] for share, _ in rows])
@@ -121,13 +88,8 @@ def test_metrics_of_a_small_table() -> None:
     assert metrics.accuracy == 0.8
     assert (metrics.accuracy_low, metrics.accuracy_high) == wilson_interval(4, 5)
     assert metrics.macro_f1 == pytest.approx((2 / 3 + 0.8 + 1) / 3)
-    assert confusion(outcome).tolist() == [[1, 0, 0], [1, 2, 0], [0, 0, 1]]
-    first, second, third = class_figures(outcome, ("a", "b", "c"))
+    assert outcome.confusion.tolist() == [[1, 0, 0], [1, 2, 0], [0, 0, 1]]
+    first, second, third = class_figures(outcome.confusion, ("a", "b", "c"))
     assert (first.precision, first.recall) == (0.5, 1.0)
     assert (second.precision, second.recall, second.images) == (1.0, pytest.approx(2 / 3), 3)
     assert (third.label, third.f1) == ("c", 1.0)
-
-
-def test_a_class_that_is_never_predicted_has_precision_zero() -> None:
-    outcome = Outcome("test", np.array([[1, 0], [1, 0]], np.float32), np.array([0, 1]))
-    assert class_figures(outcome, ("a", "b"))[1].precision == 0

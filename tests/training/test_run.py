@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from evaluation.figures import wilson_interval
 from inference.errors import DataInvalid, RunInvalid
 from inference.prediction import predictions
 from training import pictures
 from training.assess import assess_again
 from training.card import model_card
-from training.evaluate import Outcome, wilson_interval
+from training.evaluate import Outcome
 from training.finetune import train
 from training.history import read_history
 from training.rates import find_rate
