@@ -7,13 +7,13 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from inference.errors import ParameterInvalid, PetalpawError
 from service import classify, listing
 from service.openinference import addresses
-from service.problem import of_status, refusal
+from service.problem import CLIENT_LEFT, of_status, refusal
 
 api = FastAPI(
     title="Petalpaw",
@@ -50,6 +50,11 @@ async def _unroutable(request: Request, error: Exception) -> Response:
     response = refusal(request.url.path, of_status(error.status_code, request.url.path, request.method))
     response.headers.update(error.headers or {})
     return response
+
+
+@api.exception_handler(ClientDisconnect)
+async def _left(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_LEFT)
 
 
 @api.exception_handler(RequestValidationError)

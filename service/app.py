@@ -68,4 +68,4 @@ if not launch.supervising():
     made = cast("bentoml.Service[Petalpaw]", Petalpaw)
     api.state.service = made
     made.mount_asgi_app(api)
-    made.add_asgi_middleware(Edge)
+    made.add_asgi_middleware(Edge, state=api.state)

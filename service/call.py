@@ -11,9 +11,13 @@ from typing import Literal
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from inference.errors import DeadlineExceeded
+
 Stage = Literal["read", "decode", "preprocess", "queue", "inference"]
 
 REQUEST_ID = "X-Request-Id"
+TIMEOUT = "X-Request-Timeout-Ms"
+TOO_LATE = "the time that this request had is over; allow more, or send fewer pictures at once"
 _KEY = "petalpaw.call"
 _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
 _ID_LENGTH = 128
@@ -49,6 +53,20 @@ class Call:
     def remaining(self) -> float:
         """Seconds until the deadline; negative after it."""
         return self.deadline - monotonic()
+
+    def check(self) -> None:
+        """Go on only if somebody still waits. Raises DeadlineExceeded."""
+        if self.remaining <= 0:
+            raise DeadlineExceeded(TOO_LATE)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the client left, or has its answer."""
+        return self.deadline == float("-inf")
+
+    def abandon(self) -> None:
+        """Nobody waits any longer: what has not begun will not begin."""
+        self.deadline = float("-inf")
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

@@ -1,24 +1,24 @@
 """POST /classify: pictures in, an outcome for each."""
 
-import asyncio
-
 from fastapi import APIRouter
 from pydantic_core import to_json
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from inference.errors import DeadlineExceeded, ImagesFailed, PetalpawError
+from inference.errors import ImagesFailed, PetalpawError
 from service.answer import Answer, Problem, answer
 from service.body import read_order
-from service.call import Call
+from service.call import TIMEOUT, Call
 from service.problem import problem, problems
-
-_CLIENT_LEFT = 499
-"""Nobody reads this; it is what stands in the log for a request whose client left before its end."""
 
 _PARAMETERS = {
     "model": {"type": "string", "description": "needed where several models are served and none is the default"},
     "top_k": {"type": "integer", "minimum": 1, "description": "classes per answer"},
+}
+_TIMEOUT = {
+    "type": "integer",
+    "minimum": 1,
+    "description": "milliseconds after which nobody waits for the answer; the service may allow less",
 }
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
@@ -63,27 +63,17 @@ router = APIRouter()
     openapi_extra={
         "requestBody": _BODY,
         "parameters": [
-            {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in _PARAMETERS.items()
+            *({"name": name, "in": "query", "schema": schema} for name, schema in _PARAMETERS.items()),
+            {"name": TIMEOUT, "in": "header", "schema": _TIMEOUT},
         ],
     },
 )
 async def classify(request: Request) -> Response:
     """Classify one picture or several, each with an outcome of its own."""
     state = request.app.state
-    try:
-        async with asyncio.timeout(state.settings.request_timeout_s):
-            return await _classify(request)
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"no answer within {state.settings.request_timeout_s:g} s, upload included; send fewer pictures at once"
-        ) from None
-    except ClientDisconnect:
-        return Response(status_code=_CLIENT_LEFT)
-
-
-async def _classify(request: Request) -> Response:
-    state = request.app.state
     call = Call.of(request)
+    # The queue may be full before the body is read, and its pictures known.
+    state.streams.admission.admit(call)
     with call.stage("read"):
         order = await read_order(request, state.settings)
     with state.catalog.use(order.model) as classifier:

@@ -51,7 +51,10 @@ class Metrics:
         try:
             yield
         finally:
-            seconds = perf_counter() - start
-            self._stages.labels(model, stage).observe(seconds)
-            for call in calls:
-                call.spent.append((stage, seconds))
+            self.spent(model, stage, perf_counter() - start, calls)
+
+    def spent(self, model: str, stage: Stage, seconds: float, calls: Sequence[Call]) -> None:
+        """Note a stage of these calls that was timed elsewhere."""
+        self._stages.labels(model, stage).observe(seconds)
+        for call in calls:
+            call.spent.append((stage, seconds))

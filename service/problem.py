@@ -9,6 +9,10 @@ from inference.errors import MethodUnsupported, Overloaded, PathUnknown, Petalpa
 
 MEDIA_TYPE = "application/problem+json"
 _OPEN_INFERENCE = "/v2"
+
+CLIENT_LEFT = 499
+"""Nobody reads this; it is what stands in the log for a request whose client left before its end."""
+
 INTERNAL_DETAIL = "the service failed on this request; it is not the request's fault, and the log says more"
 
 

@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(
         30, gt=0, le=55, description="Seconds from the head of a request to its answer, upload included."
     )
+    max_queue_s: float = Field(
+        5,
+        gt=0,
+        description="Longest queue, in seconds of expected work; requests that come on top of it are refused as "
+        "`overloaded`.",
+    )
 
     def batched(self, device: Device) -> bool:
         """Whether crops are gathered into adaptive batches on this device."""

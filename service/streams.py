@@ -2,11 +2,16 @@
 
 On a CPU that is all (`Streams`). A GPU works best on several pictures at once, so there the streams decode and
 BentoML's adaptive batching gathers the crops (`BatchedStreams`). A bad picture never reaches a batch.
+
+Requests are let in by `Admission`. Once nobody waits for a request any longer, what has not begun of it never does:
+its pictures leave the queue, and between decoding and inference a thread asks again.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -14,13 +19,15 @@ from numpy.typing import NDArray
 
 from inference.budget import Budget
 from inference.classifier import Classifier
-from inference.errors import Overloaded, PetalpawError
+from inference.errors import DeadlineExceeded, Overloaded, PetalpawError
 from inference.prediction import Prediction
 from inference.preprocessing import Crop
 from inference.runtimes.base import Device
+from service.admission import Admission, Rate
 from service.body import Picture
-from service.call import Call
+from service.call import TOO_LATE, Call
 from service.metrics import Metrics
+from service.pixels import pixels
 from service.settings import Settings
 
 Outcome = Prediction | PetalpawError
@@ -40,9 +47,12 @@ class Streams:
     with the others instead of standing in front of them.
     """
 
-    def __init__(self, count: int, max_pixels: int, metrics: Metrics) -> None:
+    def __init__(
+        self, count: int, max_pixels: int, metrics: Metrics, max_queue_s: float = math.inf, lanes: int | None = None
+    ) -> None:
         self.count = count
         self.share = count
+        self.admission = Admission(count, max_queue_s, lanes)
         self._max_pixels = max_pixels
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(count, "stream")
@@ -57,16 +67,21 @@ class Streams:
     async def logits(
         self, call: Call, classifier: Classifier, inputs: Sequence[Input]
     ) -> list[LogitsRow | PetalpawError]:
-        """Logits per input, in order, or why there are none."""
+        """Logits per input, in order, or why there are none.
+
+        Raises Overloaded when the request is not let in.
+        """
+        self.admission.admit(call, math.ceil(len(inputs) / self.share))
         turns = asyncio.Semaphore(self.share)
-        name = classifier.artifact.name
+        name, digest = classifier.artifact.name, classifier.artifact.digest
 
         async def one(each: Input) -> LogitsRow | PetalpawError:
             async with turns:
                 try:
                     if isinstance(each, PetalpawError):
                         raise each
-                    logits = await self._logits(call, classifier, each)
+                    with self.admission.turn(self._pixels(each), digest):
+                        logits = await self._logits(call, classifier, each)
                 except PetalpawError as error:
                     self._metrics.picture(name, error.code)
                     return error
@@ -82,20 +97,35 @@ class Streams:
     async def _logits(self, call: Call, classifier: Classifier, data: bytes | Crop) -> LogitsRow:
         def alone() -> LogitsRow:
             crop = self._crop(call, classifier, data)
-            with self._metrics.stage(classifier.artifact.name, "inference", [call]):
+            call.check()
+            stage = self._metrics.stage(classifier.artifact.name, "inference", [call])
+            with stage, self.admission.inference(classifier.artifact.digest).timed():
                 logits: LogitsRow = classifier.logits(crop[None])[0]
                 return logits
 
-        return await self._in_stream(alone)
+        return await self._in_stream(call, classifier, alone)
+
+    def _pixels(self, data: bytes | Crop) -> int:
+        """How many pixels will be decoded; too many are refused instead."""
+        claimed = pixels(data) if isinstance(data, bytes) else 0
+        return claimed if claimed <= self._max_pixels else 0
 
     def _crop(self, call: Call, classifier: Classifier, data: bytes | Crop) -> Crop:
         if isinstance(data, np.ndarray):
             return data
-        with self._metrics.stage(classifier.artifact.name, "decode", [call]):
+        stage = self._metrics.stage(classifier.artifact.name, "decode", [call])
+        with stage, self.admission.decoding.timed(self._pixels(data)):
             return classifier.preprocess(data, self._max_pixels)
 
-    async def _in_stream(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def _in_stream(self, call: Call, classifier: Classifier, work: Callable[[], T]) -> T:
+        queued = perf_counter()
+
+        def turn() -> T:
+            self._metrics.spent(classifier.artifact.name, "queue", perf_counter() - queued, [call])
+            call.check()
+            return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, turn)
 
 
 class BatchedStreams(Streams):
@@ -105,9 +135,16 @@ class BatchedStreams(Streams):
     """
 
     def __init__(
-        self, count: int, max_pixels: int, metrics: Metrics, *, max_batch_size: int, max_latency_ms: int
+        self,
+        count: int,
+        max_pixels: int,
+        metrics: Metrics,
+        max_queue_s: float = math.inf,
+        *,
+        max_batch_size: int,
+        max_latency_ms: int,
     ) -> None:
-        super().__init__(count, max_pixels, metrics)
+        super().__init__(count, max_pixels, metrics, max_queue_s, lanes=1)
         self.share = count + max_batch_size
         self._max_batch_size = max_batch_size
         self._max_latency_ms = max_latency_ms
@@ -120,50 +157,63 @@ class BatchedStreams(Streams):
             batches.close()
 
     async def _logits(self, call: Call, classifier: Classifier, data: bytes | Crop) -> LogitsRow:
-        crop = await self._in_stream(lambda: self._crop(call, classifier, data))
+        crop = await self._in_stream(call, classifier, lambda: self._crop(call, classifier, data))
         digest = classifier.artifact.digest
         if digest not in self._batches:
-            self._batches[digest] = _Batches(classifier, self._max_batch_size, self._max_latency_ms, self._metrics)
+            self._batches[digest] = _Batches(
+                classifier, self._max_batch_size, self._max_latency_ms, self._metrics, self.admission.inference(digest)
+            )
         return await self._batches[digest].logits(call, crop)
 
 
 class _Batches:
     """BentoML's adaptive batching around one classifier, one batch at a time."""
 
-    def __init__(self, classifier: Classifier, max_batch_size: int, max_latency_ms: int, metrics: Metrics) -> None:
+    def __init__(
+        self, classifier: Classifier, max_batch_size: int, max_latency_ms: int, metrics: Metrics, rate: Rate
+    ) -> None:
         from bentoml._internal.marshal.dispatcher import CorkDispatcher
 
         self._classifier = classifier
-        self._metrics = metrics
+        self._metrics, self._rate = metrics, rate
         # A thread of its own: in the streams' queue a batch would wait behind pictures that are not decoded yet.
         self._thread = ThreadPoolExecutor(1, "batch")
-        self._dispatcher: CorkDispatcher[tuple[Call, Crop], LogitsRow] = CorkDispatcher(
+        self._dispatcher: CorkDispatcher[tuple[Call, Crop], LogitsRow | DeadlineExceeded] = CorkDispatcher(
             max_latency_ms, max_batch_size, fallback=self._overloaded, get_batch_size=lambda _: 1
         )
         self._dispatched = self._dispatcher(self._run)
 
     async def logits(self, call: Call, crop: Crop) -> LogitsRow:
         row = await self._dispatched((call, crop))
-        assert row is not None  # only another fallback would return it
+        assert isinstance(row, np.ndarray)  # the dispatcher raises errors, and this fallback never returns
         return row
 
     def close(self) -> None:
         self._dispatcher.shutdown()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, batch: Sequence[tuple[Call, Crop]]) -> Sequence[LogitsRow]:
-        calls, crops = zip(*batch, strict=True)
+    async def _run(self, batch: Sequence[tuple[Call, Crop]]) -> Sequence[LogitsRow | DeadlineExceeded]:
+        """Logits of the crops that somebody still waits for."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._together, batch)
 
-        def together() -> Sequence[LogitsRow]:
-            name = self._classifier.artifact.name
-            self._metrics.batch(name, len(crops))
-            with self._metrics.stage(name, "inference", calls):
-                return list(self._classifier.logits(np.stack(crops)))
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, together)
+    def _together(self, batch: Sequence[tuple[Call, Crop]]) -> Sequence[LogitsRow | DeadlineExceeded]:
+        name = self._classifier.artifact.name
+        awaited = [index for index, (call, _) in enumerate(batch) if call.remaining > 0]
+        rows: list[LogitsRow | DeadlineExceeded] = [DeadlineExceeded(TOO_LATE)] * len(batch)
+        if awaited:
+            self._metrics.batch(name, len(awaited))
+            stage = self._metrics.stage(name, "inference", [batch[index][0] for index in awaited])
+            with stage, self._rate.timed(len(awaited)):
+                logits = self._classifier.logits(np.stack([batch[index][1] for index in awaited]))
+            for index, row in zip(awaited, logits, strict=True):
+                rows[index] = row
+        return rows
 
     @staticmethod
     def _overloaded() -> NoReturn:
+        task = asyncio.current_task()
+        if task and task.cancelling():
+            raise asyncio.CancelledError  # by its client or its deadline; the dispatcher takes both for its own doing
         raise Overloaded("the pictures before this one take longer than the service lets it wait; try again shortly")
 
 
@@ -171,11 +221,12 @@ def streams(settings: Settings, budget: Budget, device: Device) -> Streams:
     """The streams that these settings ask for on this device."""
     metrics = Metrics()
     if not settings.batched(device):
-        return Streams(budget.streams, settings.max_pixels, metrics)
+        return Streams(budget.streams, settings.max_pixels, metrics, settings.max_queue_s)
     return BatchedStreams(
         budget.streams,
         settings.max_pixels,
         metrics,
+        settings.max_queue_s,
         max_batch_size=settings.max_batch_size,
         max_latency_ms=settings.max_batch_latency_ms,
     )

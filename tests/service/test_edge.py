@@ -6,13 +6,17 @@ import logging
 from typing import Any
 
 import pytest
+from starlette.datastructures import State
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import edge
-from service.api import api
+from service.call import TIMEOUT, Call
 from service.edge import Edge
 from service.settings import Settings
+
+STATE = State({"settings": Settings()})
 
 
 def scope_of(method: str = "POST", path: str = "/classify", **headers: str) -> Scope:
@@ -39,6 +43,20 @@ async def nothing() -> Message:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
+class Client:
+    """One that sends `body` and then either waits for its answer or leaves after a while."""
+
+    def __init__(self, body: bytes = b"x", leaves_after: float = 60) -> None:
+        self._messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        self._leaves_after = leaves_after
+
+    async def __call__(self) -> Message:
+        if self._messages:
+            return self._messages.pop()
+        await asyncio.sleep(self._leaves_after)
+        return {"type": "http.disconnect"}
+
+
 def problem_of(sent: list[Message]) -> dict[str, Any]:
     headers = dict(sent[0]["headers"])
     assert headers[b"content-type"] == b"application/problem+json"
@@ -56,7 +74,7 @@ def test_what_nobody_foresaw_is_logged_and_typed(
     async def broken(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise KeyError("secret")
 
-    body = problem_of(exchange(Edge(broken), scope_of(), nothing))
+    body = problem_of(exchange(Edge(broken, STATE), scope_of(), nothing))
     assert (body["status"], body["code"]) == (500, "internal")
     assert "secret" not in json.dumps(body)
     assert "unexpected failure of POST /classify" in caplog.text
@@ -68,17 +86,17 @@ def test_a_failure_after_the_answer_began_is_not_hidden() -> None:
         raise KeyError("late")
 
     with pytest.raises(KeyError):
-        exchange(Edge(late), scope_of(), nothing)
+        exchange(Edge(late, STATE), scope_of(), nothing)
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, "path_unknown"), (405, "method_unsupported"), (503, "internal")])
 def test_plain_text_errors_become_problems(status: int, code: str) -> None:
-    body = problem_of(exchange(Edge(PlainTextResponse("no", status)), scope_of(), nothing))
+    body = problem_of(exchange(Edge(PlainTextResponse("no", status), STATE), scope_of(), nothing))
     assert (body["status"], body["code"]) == (status, code)
 
 
 def test_plain_text_that_is_no_error_stays() -> None:
-    sent = exchange(Edge(PlainTextResponse("yes")), scope_of(), nothing)
+    sent = exchange(Edge(PlainTextResponse("yes"), STATE), scope_of(), nothing)
     assert sent[1]["body"] == b"yes"
 
 
@@ -91,7 +109,7 @@ def test_the_rest_of_a_refused_upload_is_dropped_up_to_a_limit(monkeypatch: pyte
         read += 100
         return {"type": "http.request", "body": b"x" * 100, "more_body": True}
 
-    sent = exchange(Edge(PlainTextResponse("no", 404)), scope_of(content_length="99999"), endless)
+    sent = exchange(Edge(PlainTextResponse("no", 404), STATE), scope_of(content_length="99999"), endless)
     assert dict(sent[0]["headers"])[b"connection"] == b"close"
     assert problem_of(sent)["code"] == "path_unknown"
     assert read == 1000
@@ -104,16 +122,96 @@ def test_a_sender_that_stalls_is_left_after_a_while(monkeypatch: pytest.MonkeyPa
         await asyncio.sleep(60)
         raise AssertionError
 
-    sent = exchange(Edge(PlainTextResponse("no", 404)), scope_of(transfer_encoding="chunked"), stalled)
+    sent = exchange(Edge(PlainTextResponse("no", 404), STATE), scope_of(transfer_encoding="chunked"), stalled)
     assert sent[-1] == {"type": "http.response.body", "body": b""}
 
 
-def test_a_request_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.state, "settings", Settings(request_timeout_s=0.05), raising=False)
+class Slow:
+    """An application that reads the body, then works until it is stopped or done."""
 
+    def __init__(self, works: float = 60) -> None:
+        self.works, self.done, self.calls = works, 0, list[Call]()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        self.calls.append(Call.of(request))
+        await request.body()
+        await asyncio.sleep(self.works)
+        self.done += 1
+        await Response("done")(scope, receive, send)
+
+
+def test_a_body_that_never_comes_is_not_waited_for_beyond_the_limit() -> None:
     async def stalled() -> Message:
         await asyncio.sleep(60)
         raise AssertionError
 
-    body = problem_of(exchange(api, scope_of(content_type="image/jpeg", content_length="9"), stalled))
+    patient = Edge(Slow(), State({"settings": Settings(request_timeout_s=0.05)}))
+    sent = exchange(patient, scope_of(content_length="9"), stalled)
+    assert (problem_of(sent)["status"], problem_of(sent)["code"]) == (504, "deadline_exceeded")
+
+
+@pytest.mark.parametrize(("asked", "most"), [("50", 30.0), ("60000", 0.05)])
+def test_work_ends_at_the_clients_deadline_and_never_after_the_services(asked: str, most: float) -> None:
+    slow = Slow()
+    sent = exchange(
+        Edge(slow, State({"settings": Settings(request_timeout_s=most)})),
+        scope_of(content_length="1", **{TIMEOUT.lower(): asked}),
+        Client(),
+    )
+    body = problem_of(sent)
     assert (body["status"], body["code"]) == (504, "deadline_exceeded")
+    assert "no answer within 0.05 s" in body["detail"]
+    assert slow.done == 0
+    assert slow.calls[0].remaining <= 0
+
+
+@pytest.mark.parametrize("asked", ["", "0", "-1", "1.5", "soon", "1e3", "9" * 20, "٣".encode().decode("latin-1")])
+def test_a_deadline_that_is_no_number_is_refused(asked: str) -> None:
+    scope = scope_of(content_length="1")
+    scope["headers"].append((TIMEOUT.lower().encode(), asked.encode("latin-1")))
+    body = problem_of(exchange(Edge(Slow(), STATE), scope, Client()))
+    assert (body["status"], body["code"]) == (422, "parameter_invalid")
+    assert "whole number of milliseconds" in body["detail"]
+
+
+def test_two_deadlines_are_refused() -> None:
+    scope = scope_of(content_length="1")
+    scope["headers"] += [(TIMEOUT.lower().encode(), b"50")] * 2
+    assert problem_of(exchange(Edge(Slow(), STATE), scope, Client()))["code"] == "parameter_invalid"
+
+
+def test_work_ends_when_its_client_leaves() -> None:
+    slow = Slow()
+    sent = exchange(Edge(slow, STATE), scope_of(content_length="1"), Client(leaves_after=0.02))
+    assert slow.done == 0
+    assert slow.calls[0].abandoned
+    assert sent[0]["status"] == 499
+
+
+def test_a_client_that_leaves_with_its_answer_ends_nothing() -> None:
+    class Quick(Client):
+        async def __call__(self) -> Message:
+            return self._messages.pop() if self._messages else {"type": "http.disconnect"}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await Request(scope, receive).body()
+        await Response("done")(scope, receive, send)
+        await asyncio.sleep(0.01)
+
+    sent = exchange(Edge(app, STATE), scope_of(content_length="1"), Quick())
+    assert [message.get("status") for message in sent] == [200, None]
+
+
+def test_the_disconnect_can_be_waited_for_by_the_application_too() -> None:
+    seen: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await Request(scope, receive).body()
+            seen.append(await receive())
+        finally:
+            seen.append(await receive())
+
+    exchange(Edge(app, STATE), scope_of(content_length="1"), Client(leaves_after=0.02))
+    assert seen[-1] == {"type": "http.disconnect"}

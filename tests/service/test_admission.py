@@ -1,0 +1,213 @@
+"""The bounded queue and what is never begun, without HTTP."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from time import monotonic, sleep
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from inference.classifier import Classifier
+from inference.errors import DeadlineExceeded, Overloaded, PetalpawError
+from inference.prediction import Logits
+from inference.preprocessing import Crop
+from inference.repository import Artifact
+from service.admission import Admission, Rate
+from service.call import Call
+from service.metrics import Metrics
+from service.streams import BatchedStreams, Streams
+
+MAX_PIXELS = 10_000_000
+
+
+class Held(Classifier):
+    """One that infers only while it is let, and counts what ran."""
+
+    def __init__(self, inner: Classifier) -> None:
+        super().__init__(inner.artifact, inner.runtime)
+        self.go = threading.Event()
+        self.decoded = self.inferred = 0
+
+    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Crop:
+        self.decoded += 1
+        return super().preprocess(data, max_pixels)
+
+    def logits(self, crops: Crop) -> Logits:
+        self.go.wait(10)
+        self.inferred += len(crops)
+        return super().logits(crops)
+
+
+@pytest.fixture
+def held(artifact: Artifact) -> Held:
+    return Held(Classifier.load(artifact, device="cpu"))
+
+
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+def call(seconds: float = 60) -> Call:
+    return Call(deadline=monotonic() + seconds)
+
+
+def test_a_rate_is_learnt_from_what_work_took_and_forgets() -> None:
+    rate = Rate((1.0, 1.0))
+    for _ in range(300):
+        with rate.timed(10):
+            pass
+    assert rate.seconds() < 1e-3
+    with rate.timed():
+        sleep(0.05)
+    assert 1e-5 < rate.seconds() < 0.05
+    with pytest.raises(ZeroDivisionError), rate.timed():
+        raise ZeroDivisionError
+    assert rate.seconds() < 0.05
+
+
+def test_the_queue_is_counted_in_seconds_of_all_streams_together() -> None:
+    one, two, device = Admission(1), Admission(2), Admission(2, lanes=1)
+    million = 1_000_000
+    with one.turn(million, "m"), two.turn(million, "m"), device.turn(million, "m"):
+        assert one.wait_s == pytest.approx(0.03)  # the guesses: 0.02 s per million pixels, 0.01 s per run
+        assert two.wait_s == pytest.approx(0.015)
+        assert device.wait_s == pytest.approx(0.02)
+        with one.turn(0, "m"):
+            assert one.wait_s == pytest.approx(0.04)
+    assert (one.wait_s, one.pictures) == (0, 0)
+
+
+def test_models_have_rates_of_their_own() -> None:
+    admission = Admission(1)
+    for _ in range(300):
+        with admission.inference("fast").timed():
+            pass
+    with admission.turn(0, "fast"):
+        assert admission.wait_s < 0.001
+        with admission.turn(0, "unknown"):
+            assert admission.wait_s == pytest.approx(0.01, rel=0.1)
+
+
+def test_a_full_queue_refuses_and_says_when_it_will_be_empty() -> None:
+    admission = Admission(1, max_queue_s=1.5)
+    with admission.turn(50_000_000, "m"):
+        admission.admit(call())  # 1.01 s
+        with admission.turn(100_000_000, "m"), pytest.raises(Overloaded, match=r"3\.0 s long, 1\.5 s are") as caught:
+            admission.admit(call())
+    assert caught.value.retry_after == 4
+    admission.admit(call())
+
+
+def test_who_cannot_be_answered_in_time_is_refused_at_once() -> None:
+    admission = Admission(1, max_queue_s=60)
+    with admission.turn(50_000_000, "m"):
+        admission.admit(call(2))
+        with pytest.raises(Overloaded, match=r"this request has 0\.5 s left"):
+            admission.admit(call(0.5))
+        with pytest.raises(Overloaded, match=r"needs 3 turn\(s\)"):
+            admission.admit(call(2), turns=3)
+        with pytest.raises(DeadlineExceeded):
+            admission.admit(call(-1))
+
+
+def test_the_queue_of_the_streams_is_bounded(held: Held, picture: Callable[..., bytes]) -> None:
+    streams = Streams(2, MAX_PIXELS, metrics(), max_queue_s=0.1)
+
+    async def clients() -> list[object]:
+        requests = []
+        for _ in range(60):
+            requests.append(asyncio.create_task(streams.logits(call(), held, [picture()])))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        held.go.set()
+        return await asyncio.gather(*requests, return_exceptions=True)
+
+    outcomes = asyncio.run(clients())
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
+    answered = [outcome for outcome in outcomes if isinstance(outcome, list)]
+    assert len(refused) + len(answered) == 60
+    assert 2 < len(answered) < 40  # each is 0.011 s of guessed work, shared by two streams
+    assert held.decoded == held.inferred == len(answered)
+    assert all(refusal.retry_after == 1 for refusal in refused)
+    assert (streams.admission.wait_s, streams.admission.pictures) == (0, 0)
+
+
+def test_a_request_of_many_pictures_does_not_fill_the_queue(held: Held, picture: Callable[..., bytes]) -> None:
+    streams = Streams(2, MAX_PIXELS, metrics(), max_queue_s=0.1)
+
+    async def clients() -> None:
+        many = asyncio.create_task(streams.logits(call(), held, [picture()] * 50))
+        await asyncio.sleep(0.02)
+        assert streams.admission.pictures == 2
+        single = asyncio.create_task(streams.logits(call(), held, [picture()]))
+        await asyncio.sleep(0.02)
+        assert streams.admission.pictures == 3
+        held.go.set()
+        await asyncio.gather(many, single)
+
+    asyncio.run(clients())
+
+
+@pytest.mark.parametrize("kind", ["streams", "adaptive"])
+def test_cancelled_work_leaves_the_queue_and_never_runs(held: Held, picture: Callable[..., bytes], kind: str) -> None:
+    streams = (
+        Streams(1, MAX_PIXELS, metrics())
+        if kind == "streams"
+        else BatchedStreams(1, MAX_PIXELS, metrics(), max_batch_size=1, max_latency_ms=10_000)
+    )
+
+    async def clients() -> list[object]:
+        calls = [call() for _ in range(8)]
+        requests = [asyncio.create_task(streams.logits(one, held, [picture()])) for one in calls]
+        await asyncio.sleep(0.1)
+        for one, request in list(zip(calls, requests, strict=True))[2:]:
+            one.abandon()
+            request.cancel()
+        await asyncio.sleep(0.05)
+        held.go.set()
+        outcomes = await asyncio.gather(*requests, return_exceptions=True)
+        streams.close()
+        return list(outcomes)
+
+    outcomes = asyncio.run(clients())
+    assert all(isinstance(outcome, list) for outcome in outcomes[:2])
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[2:])
+    assert held.inferred == 2
+    assert held.decoded == (2 if kind == "streams" else 8)  # with batches, decoding ran ahead of the held model
+    assert streams.admission.pictures == 0
+
+
+@pytest.mark.parametrize("kind", ["streams", "adaptive"])
+def test_what_is_late_is_dropped_before_each_stage(held: Held, picture: Callable[..., bytes], kind: str) -> None:
+    class Late(Held):
+        def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Crop:
+            sleep(0.3)
+            return super().preprocess(data, max_pixels)
+
+    late = Late(held)
+    late.go.set()
+    streams = (
+        Streams(1, MAX_PIXELS, metrics())
+        if kind == "streams"
+        else BatchedStreams(1, MAX_PIXELS, metrics(), max_batch_size=4, max_latency_ms=10_000)
+    )
+
+    async def clients() -> list[object]:
+        requests = [streams.logits(call(seconds), late, [picture()]) for seconds in (0.2, 0.25, 60)]
+        outcomes = await asyncio.gather(*requests)
+        streams.close()
+        return [outcome[0] for outcome in outcomes]
+
+    first, second, third = asyncio.run(clients())
+    assert isinstance(first, DeadlineExceeded)  # late once it was decoded
+    assert isinstance(second, DeadlineExceeded)  # late before its turn
+    assert not isinstance(third, PetalpawError)
+    assert (late.decoded, late.inferred) == (2, 1)
+
+
+def test_the_stages_of_a_call_are_noted(held: Held, picture: Callable[..., bytes]) -> None:
+    held.go.set()
+    one = call()
+    asyncio.run(Streams(1, MAX_PIXELS, metrics()).logits(one, held, [picture()]))
+    assert [stage for stage, _ in one.spent] == ["queue", "decode", "inference"]
