@@ -32,6 +32,7 @@ class FormatOption(StrEnum):
 
     csv = "csv"
     jsonl = "jsonl"
+    parquet = "parquet"
 
 
 class RuntimeOption(StrEnum):

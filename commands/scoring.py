@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +39,7 @@ def classify(
     """Classify a few pictures and print the answers."""
     from inference.errors import ImageError
     from inference.prediction import Prediction
-    from scoring.sources import FileItem
+    from scoring.files import FileItem
 
     classifier = classifier_of(models, model, runtime, device)
     failed = 0
@@ -57,34 +57,48 @@ def classify(
 
 @app.command(epilog="Example: petalpaw score photos/ --model flowers --output flowers.csv")
 def score(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE…", help="Files and folders of pictures.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="Files, folders and patterns of pictures.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A .csv or .jsonl file; default: stdout.")
+        Path | None, typer.Option("--output", "-o", help="A .csv, .jsonl or .parquet file; default: stdout.")
     ] = None,
     format: Annotated[FormatOption | None, typer.Option(help="Where the output's ending does not say.")] = None,  # noqa: A002
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Drop what an unfinished run left, and begin anew.")
+    ] = False,
     model: Model = None,
     top_k: TopK = 5,
+    content_hash: Annotated[bool, typer.Option("--hash", help="Add each file's sha256.")] = False,
+    with_logits: Annotated[bool, typer.Option("--with-logits", help="Add the model's logits.")] = False,
+    summary: Annotated[Path | None, typer.Option("--summary", help="Write the closing counts as JSON too.")] = None,
+    fail_on_error_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Exit with 1 only when more than this share of inputs failed.")
+    ] = 0.0,
     streams: Annotated[int | None, typer.Option(min=1, help="Pictures at once; default: as many as cores.")] = None,
     models: Models = Path("models"),
     runtime: Runtime = RuntimeOption.onnx,
     device: Device = DeviceOption.auto,
 ) -> None:
-    """Score files and folders, a row per picture, errors included."""
-    from scoring.local import CUDA_BATCH, LocalEngine
+    """Score pictures, a row for each, errors included. Ended early, the same command goes on where it stopped."""
+    from scoring.local import LocalEngine
     from scoring.progress import progress_on
+    from scoring.rows import Settings
     from scoring.run import score as run
+    from scoring.scorer import CUDA_BATCH, Scorer
     from scoring.sinks import FileSink, StreamSink
-    from scoring.sources import Files
+    from scoring.sources import source_of
 
-    source = Files(sources)
+    source = source_of(sources)
     # An output that cannot be is refused before a model is loaded.
-    sink = FileSink(output, format, overwrite=overwrite) if output else StreamSink(format or "jsonl")
+    sink = FileSink(output, format, overwrite=overwrite, restart=restart) if output else StreamSink(format or "jsonl")
     classifier = classifier_of(models, model, runtime, device, batch_sizes=(CUDA_BATCH,))
-    engine = LocalEngine(classifier, streams=streams, top_k=top_k)
-    summary = run(source, engine, sink, progress_on(messages))
-    messages.print(str(summary), markup=False)
-    raise typer.Exit(summary.exit_status)
+    settings = Settings(top_k=top_k, content_hash=content_hash, logits=with_logits)
+    engine = LocalEngine(Scorer(classifier, settings), streams=streams)
+    result = replace(run(source, engine, sink, progress_on(messages)), tolerated=fail_on_error_rate)
+    messages.print(str(result), markup=False)
+    if summary:
+        summary.write_text(result.to_json() + "\n", encoding="utf-8")
+    raise typer.Exit(result.exit_status)
 
 
 def _outcome_text(path: str, outcome: Any) -> str:

@@ -33,11 +33,13 @@
     │   └── PublishRefused        publish_refused         409
     ├── HostError
     │   ├── RuntimeMissing        runtime_missing         503
+    │   ├── PackageMissing        package_missing         503
     │   ├── DeviceUnavailable     device_unavailable      503
     │   └── AddressUnavailable    address_unavailable     503
     └── WorkError
         ├── RecipeInvalid         recipe_invalid          422
         ├── DataInvalid           data_invalid            422
+        ├── SourceGone            source_gone             503
         ├── RunInvalid            run_invalid             422
         ├── DownloadFailed        download_failed         502
         └── OutputUnwritable      output_unwritable       422
@@ -214,6 +216,12 @@ class RuntimeMissing(HostError):
     code, status = "runtime_missing", 503
 
 
+class PackageMissing(HostError):
+    """What was asked for needs a package that is not installed; the message names the extra that brings it."""
+
+    code, status = "package_missing", 503
+
+
 class DeviceUnavailable(HostError):
     """The device was demanded and cannot be had; it is never replaced silently."""
 
@@ -240,6 +248,12 @@ class DataInvalid(WorkError):
     """A folder of photos lacks what training or scoring needs; all problems are listed."""
 
     code, status = "data_invalid", 422
+
+
+class SourceGone(WorkError):
+    """The folder, bucket or table that is being scored went away as a whole; what was committed stays."""
+
+    code, status = "source_gone", 503
 
 
 class RunInvalid(WorkError):

@@ -24,8 +24,8 @@ LINE_SECONDS = 5.0
 class Progress(Protocol):
     """Told after every row; a context manager around the run."""
 
-    def start(self, total: int) -> None:
-        """`total` inputs are about to be scored."""
+    def start(self, total: int | None, done: int = 0) -> None:
+        """`total` inputs, where that is known, are about to be scored; earlier runs have done so many of them."""
 
     def update(self, done: int, failed: int) -> None:
         """So many rows are done, so many of them with an error."""
@@ -46,7 +46,7 @@ def progress_on(console: Console | None = None) -> Progress:
 class SilentProgress:
     """Says nothing."""
 
-    def start(self, total: int) -> None:
+    def start(self, total: int | None, done: int = 0) -> None:
         """Ignored."""
 
     def update(self, done: int, failed: int) -> None:
@@ -75,9 +75,10 @@ class BarProgress(SilentProgress):
         )
         self._task = self._bar.add_task("", total=None, failed=0)
 
-    def start(self, total: int) -> None:
-        """Show an empty bar."""
-        self._bar.update(self._task, total=total)
+    def start(self, total: int | None, done: int = 0) -> None:
+        """Show the bar."""
+        # Reset, not update: what earlier runs did must not count for the rate.
+        self._bar.reset(self._task, total=total, completed=done, failed=0)
         self._bar.start()
 
     def update(self, done: int, failed: int) -> None:
@@ -101,15 +102,19 @@ class LineProgress(SilentProgress):
     def __init__(self, console: Console, seconds: float = LINE_SECONDS) -> None:
         self._console = console
         self._seconds = seconds
-        self._total = 0
+        self._total: int | None = None
+        self._resumed = 0
         self._started = self._next = 0.0
 
-    def start(self, total: int) -> None:
+    def start(self, total: int | None, done: int = 0) -> None:
         """Say how much there is to do."""
         self._total = total
+        self._resumed = done
         self._started = time.monotonic()
         self._next = self._started + self._seconds
-        self._say(f"{total:,} inputs")
+        self._say("inputs are counted as they come" if total is None else f"{total:,} inputs")
+        if done:
+            self._say(f"{done:,} of them are done already")
 
     def update(self, done: int, failed: int) -> None:
         """Print a line when it is time."""
@@ -117,12 +122,12 @@ class LineProgress(SilentProgress):
         if now < self._next:
             return
         self._next = now + self._seconds
-        rate = done / (now - self._started)
-        left = max(self._total - done, 0) / rate if rate else 0.0
-        share = done / self._total if self._total else 1.0
-        self._say(
-            f"{done:,} of {self._total:,} ({share:.0%}) · {rate:.1f}/s · {failed:,} errors · {_duration(left)} left"
-        )
+        rate = (done - self._resumed) / (now - self._started)
+        said = f"{done:,}" if self._total is None else f"{done:,} of {self._total:,} ({done / max(self._total, 1):.0%})"
+        said += f" · {rate:.1f}/s · {failed:,} errors"
+        if self._total is not None and rate:
+            said += f" · {_duration(max(self._total - done, 0) / rate)} left"
+        self._say(said)
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

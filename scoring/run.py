@@ -1,22 +1,43 @@
-"""A scoring run: source → engine → sink, counted, interruptible, never a row lost."""
+"""A scoring run: source → engine → sink, counted, committed in parts, interruptible, never a row lost."""
 
+import hashlib
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import islice
 from types import FrameType
 from typing import Protocol
 
+from inference.errors import DataInvalid, OutputUnwritable
+from scoring.journal import Part
 from scoring.progress import Progress, SilentProgress
 from scoring.rows import Row
 from scoring.sinks import Sink
 from scoring.sources import Item, Source
 from scoring.summary import Summary, Tally
 
+PART_ROWS = 1000
+PART_SECONDS = 5.0
+"""A part is committed after so many rows, or after this time: what kill -9 can cost."""
+
 
 class Engine(Protocol):
     """What turns inputs into rows: one per input, in order."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows may be committed only where this divides their number: a run that goes on begins with a whole batch."""
+
+    @property
+    def fingerprint(self) -> Mapping[str, object]:
+        """Everything that a row depends on besides its input."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns of its rows."""
 
     def rows(self, items: Iterator[Item], stop: threading.Event) -> Generator[Row]:
         """A row for every item taken. Once `stop` is set no more are taken; closed early, it ends at once."""
@@ -25,35 +46,52 @@ class Engine(Protocol):
 def score(source: Source, engine: Engine, sink: Sink, progress: Progress | None = None) -> Summary:
     """Score every input of `source` into `sink`, which is committed when all of them have their row.
 
-    On Ctrl-C (or SIGTERM) the inputs in hand are finished and the sink keeps its rows uncommitted; the summary says
-    so and where they are. A second Ctrl-C ends at once. Raises DataInvalid when there is nothing to score and
-    OutputUnwritable when the sink takes no more; rows so far are kept.
+    Inputs that an earlier run of the same source, engine and sink committed are not scored again. On Ctrl-C (or
+    SIGTERM) the inputs in hand are finished and committed as a part; the summary says so and where they are. A second
+    Ctrl-C ends at once. Raises DataInvalid when there is nothing to score or it is not what it was, SourceGone when it
+    went away and OutputUnwritable when the sink takes no more; the parts so far stay.
     """
-    tally = Tally()
     began = time.monotonic()
+    total = source.count()
     with sink, interruptible() as stop, progress or SilentProgress() as shown:
-        shown.start(source.count())
-        items = _Counted(source)
-        with closing(engine.rows(items, stop)) as rows:
+        parts = sink.begin({"source": source.description, **engine.fingerprint}, engine.columns)
+        inputs, tally = _Inputs(source), Tally()
+        for part in parts:
+            inputs.skip(part)
+            tally.add_part(part)
+        resumed = tally.rows
+        shown.start(total, resumed)
+        commits = _Commits(sink, inputs, engine.batch_size)
+        with commits, closing(engine.rows(inputs, stop)) as rows:
             for row in rows:
                 if row.id != tally.rows:
                     raise RuntimeError(f"row {row.id} came where row {tally.rows} belongs; please report it")
-                sink.write(row)
                 tally.add(row)
+                commits.write(row)
                 shown.update(tally.rows, tally.failed)
-        if tally.rows != items.taken or not (items.exhausted or stop.is_set()):
-            raise RuntimeError(f"{items.taken} inputs gave {tally.rows} rows and the run ended; please report it")
+            if tally.rows != inputs.taken or not (inputs.exhausted or stop.is_set()):
+                raise RuntimeError(f"{inputs.taken} inputs gave {tally.rows} rows and the run ended; please report it")
+        if not tally.rows and inputs.exhausted:
+            raise DataInvalid(f"there is nothing to score: {source.description} has no input; check what it names")
         # A signal that arrived with the last row interrupted nothing.
-        if items.exhausted:
+        if inputs.exhausted:
             sink.commit()
-    return tally.summary(seconds=time.monotonic() - began, interrupted=not items.exhausted, place=sink.place)
+    return tally.summary(
+        seconds=time.monotonic() - began,
+        interrupted=not inputs.exhausted,
+        place=sink.place,
+        resumed=resumed,
+        resumable=sink.resumable,
+    )
 
 
-class _Counted:
-    """The items of a source, how many were taken, and whether these were all."""
+class _Inputs:
+    """The items of a source, how many were taken, whether these were all, and digests of those that have rows."""
 
     def __init__(self, source: Source) -> None:
         self._items = iter(source)
+        self._stamps: deque[bytes] = deque()
+        self._digest = hashlib.sha256()
         self.taken = 0
         self.exhausted = False
 
@@ -67,7 +105,70 @@ class _Counted:
             self.exhausted = True
             raise
         self.taken += 1
+        # Taken before the picture is read: one that changes meanwhile is noticed.
+        self._stamps.append(_stamp(item))
         return item
+
+    def done(self) -> None:
+        """The next of the items has its row."""
+        self._digest.update(self._stamps.popleft())
+
+    def digest(self) -> str:
+        """Of the items that got their rows since the last call."""
+        found, self._digest = self._digest.hexdigest(), hashlib.sha256()
+        return found
+
+    def skip(self, part: Part) -> None:
+        """Pass over the inputs of a part. Raises DataInvalid when they are not those that were scored."""
+        for item in islice(self._items, part.rows):
+            self.taken += 1
+            self._digest.update(_stamp(item))
+        if self.digest() != part.inputs:
+            raise DataInvalid(
+                f"among the first {self.taken:,} inputs, which an earlier run scored, some are not what they were; add "
+                "--restart to score all of them anew, or choose another output"
+            )
+
+
+def _stamp(item: Item) -> bytes:
+    """Ended by a zero byte, so that two stamps never read as two others."""
+    return item.stamp().encode("utf-8", "surrogatepass") + b"\0"
+
+
+class _Commits:
+    """Writes rows and commits a part whenever one is due; left by an error, it commits what is in hand."""
+
+    def __init__(self, sink: Sink, inputs: _Inputs, batch_size: int) -> None:
+        self._sink = sink
+        self._inputs = inputs
+        self._batch_size = batch_size
+        self._rows = 0
+        self._last = time.monotonic()
+
+    def write(self, row: Row) -> None:
+        """Raises OutputUnwritable."""
+        self._sink.write(row)
+        self._inputs.done()
+        self._rows += 1
+        due = self._rows >= PART_ROWS or time.monotonic() - self._last >= PART_SECONDS
+        self._at_whole_batch = (row.id + 1) % self._batch_size == 0
+        if due and self._at_whole_batch:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._sink.commit_part(self._inputs.digest())
+        self._rows = 0
+        self._last = time.monotonic()
+
+    def __enter__(self) -> None:
+        self._at_whole_batch = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        # All rows are there, or an error of the source or engine came between whole batches. A sink that failed takes
+        # no more, and after a second Ctrl-C nobody wants to wait.
+        whole = error is None or (isinstance(error, Exception) and self._at_whole_batch)
+        if whole and not isinstance(error, OutputUnwritable):
+            self._commit()
 
 
 @contextmanager

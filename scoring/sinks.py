@@ -1,11 +1,9 @@
-"""Where rows go: CSV or JSON lines, to a file that is whole or not there, or to standard output."""
+"""Where rows go: to a file that is whole or not there, in parts until then, or to standard output."""
 
-import csv
-import io
-import json
+import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,24 +11,37 @@ from typing import BinaryIO, Protocol, Self
 
 from inference.durability import sync
 from inference.errors import OutputUnwritable
-from scoring.rows import COLUMNS, Row
+from scoring.formats import Format, format_of, load_format
+from scoring.journal import Fingerprint, Journal, Part
+from scoring.rows import Row
+from scoring.summary import Tally
 
-PART = ".part"
-"""Added to a file's name until the run is complete."""
+PARTS = ".parts"
+"""Added to a file's name for the folder that holds its parts until it is whole."""
 
 
 class Sink(Protocol):
-    """Takes rows in order. Left without `commit`, it keeps what it has and `place` says where."""
+    """Takes rows in order and commits them in parts. A context manager around the run."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a later run can go on from what is committed."""
 
     @property
     def place(self) -> str:
         """Where the rows are, for messages."""
 
+    def begin(self, fingerprint: Fingerprint, columns: Sequence[str]) -> Sequence[Part]:
+        """Open. Returns what an earlier run of this fingerprint committed. Raises OutputUnwritable, PackageMissing."""
+
     def write(self, row: Row) -> None:
-        """Keep a row. Raises OutputUnwritable."""
+        """Take a row. Raises OutputUnwritable."""
+
+    def commit_part(self, inputs: str) -> None:
+        """Commit the rows since the last part; `inputs` is the digest of theirs. Raises OutputUnwritable."""
 
     def commit(self) -> None:
-        """Every row was written: make the output whole. Raises OutputUnwritable."""
+        """Every row was written and is in a part: make the output whole. Raises OutputUnwritable."""
 
     def __enter__(self) -> Self: ...
 
@@ -39,171 +50,156 @@ class Sink(Protocol):
     ) -> None: ...
 
 
-def csv_line(row: Row) -> str:
-    """A row as CSV: nothing for None, `true` or `false`, and `top_k` as JSON."""
-    return _csv([_csv_cell(value) for value in row.flat().values()])
-
-
-def json_line(row: Row) -> str:
-    """A row as one line of JSON."""
-    return json.dumps(row.flat(), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _csv_cell(value: object) -> object:
-    # bool before the rest: CSV has no types, and "true" is what JSON and databases write.
-    if isinstance(value, (bool, list)):
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return value
-
-
-def _csv(cells: list[object]) -> str:
-    line = io.StringIO()
-    # Both characters are named as line ends so that a name holding either is quoted; the file itself has "\n".
-    csv.writer(line, lineterminator="\r\n").writerow(cells)
-    return line.getvalue().removesuffix("\r\n") + "\n"
-
-
-_FORMATS: dict[str, tuple[str, Callable[[Row], str]]] = {
-    "csv": (_csv(list(COLUMNS)), csv_line),
-    "jsonl": ("", json_line),
-}
-"""Format → what stands first in the file, and how a row is written."""
-
-FORMATS = tuple(_FORMATS)
-_SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-
-
-def format_of(path: Path, chosen: str | None = None) -> str:
-    """The format that was chosen, else the one that the file's ending names. Raises OutputUnwritable."""
-    found = chosen or _SUFFIXES.get(path.suffix.lower())
-    if found not in _FORMATS:
-        what = f"format {chosen!r}" if chosen else f"the ending of {path}"
-        raise OutputUnwritable(f"{what} names no known format; choose one of {', '.join(FORMATS)}")
-    return found
-
-
 class FileSink:
-    """Rows to a file, in `<name>.part` until `commit` renames it.
+    """Rows to a file. Until `commit` they are in `<name>.parts/`, where a run that ended early goes on.
 
-    Every row is handed to the operating system when it is written, so rows survive the end of this process, and after
-    a failed write the file is cut back to its last whole row.
+    `overwrite` lets `commit` replace a file that exists, `restart` drops what an earlier run left.
     """
 
-    def __init__(self, path: Path, format: str | None = None, *, overwrite: bool = False) -> None:  # noqa: A002
-        """Raises OutputUnwritable: an unknown format, an existing output, or a place that cannot be written."""
-        self._first, self._line = _FORMATS[format_of(path, format)]
+    resumable = True
+
+    def __init__(
+        self,
+        path: Path,
+        format: str | None = None,  # noqa: A002
+        *,
+        overwrite: bool = False,
+        restart: bool = False,
+    ) -> None:
+        """Raises OutputUnwritable: an unknown format, or a file that exists and is not to be replaced."""
         self.path = path
-        self.part = path.with_name(path.name + PART)
+        self.folder = path.with_name(path.name + PARTS)
+        self._name = format_of(path, format)
         self._overwrite = overwrite
-        self._rows = self._size = 0
+        self._restart = restart
+        self._rows: list[Row] = []
+        self._journal = Journal(self.folder, f".{self._name}")
         self._committed = False
-        self._refuse_existing()
-        if self.part.exists() and not overwrite:
-            raise self._part_exists()
+        if not self.folder.exists():
+            self._refuse_existing()
 
     @property
     def place(self) -> str:
-        """The file itself once it is whole, before that its part."""
-        return str(self.path if self._committed else self.part)
+        """The file itself once it is whole, before that the folder of its parts."""
+        return str(self.path if self._committed else self.folder)
+
+    def begin(self, fingerprint: Fingerprint, columns: Sequence[str]) -> Sequence[Part]:
+        """Open or continue the folder of the parts. Raises OutputUnwritable, PackageMissing."""
+        self._format: Format = load_format(self._name, columns)
+        self._fingerprint = {"format": self._name, **fingerprint}
+        try:
+            self._journal.open(self._fingerprint, restart=self._restart)
+        except OSError as error:
+            raise OutputUnwritable(
+                f"{self.folder} cannot be written ({error.strerror}); choose another place for the output"
+            ) from error
+        if not self._journal.complete:
+            self._refuse_existing()
+        return tuple(self._journal.parts)
 
     def write(self, row: Row) -> None:
-        """Append a row. Raises OutputUnwritable when the disk is full or gone; the rows before stay."""
-        self._append(self._line(row))
-        self._rows += 1
+        """Hold a row for the part in hand."""
+        self._rows.append(row)
+
+    def commit_part(self, inputs: str) -> None:
+        """Write the rows in hand and say so in the journal. Raises OutputUnwritable; the parts before stay."""
+        if not self._rows:
+            return
+        data = self._format.encode(self._rows)
+        tally = Tally()
+        for row in self._rows:
+            tally.add(row)
+        digest = hashlib.sha256(data).hexdigest()
+        part = Part(digest, inputs, tally.rows, tally.abstained, dict(tally.labels), dict(tally.errors))
+        try:
+            self._journal.commit(data, part)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._rows = []
 
     def commit(self) -> None:
-        """Make the file durable and give it its name. Raises OutputUnwritable; the part stays."""
-        self._refuse_existing()
+        """Join the parts, make the file durable and give it its name. Raises OutputUnwritable; the parts stay."""
+        journal = self._journal
         try:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self.part.replace(self.path)
-            sync(self.path.parent)
+            if not journal.complete:
+                self._refuse_existing()
+                self._join()
+            # After a kill at this very place the file has its name already.
+            if journal.joined.exists():
+                journal.joined.replace(self.path)
+                sync(self.path.parent)
+            journal.remove()
         except OSError as error:
             raise self._unwritable(error) from error
         self._committed = True
 
     def __enter__(self) -> Self:
-        """Create the part. Raises OutputUnwritable."""
-        try:
-            # "x" also keeps two runs from writing the same file.
-            self._file = self.part.open("wb" if self._overwrite else "xb", buffering=0)
-        except FileExistsError:
-            raise self._part_exists() from None
-        except OSError as error:
-            raise OutputUnwritable(
-                f"{self.part} cannot be written ({error.strerror}); choose another place for the output"
-            ) from error
-        try:
-            self._append(self._first)
-        except OutputUnwritable:
-            self._close()
-            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._close()
+        self._journal.close()
 
-    def _close(self) -> None:
-        self._file.close()
-        # A part without rows is worth nothing and would stand in the way of the next run.
-        if not self._rows and not self._committed:
-            self.part.unlink(missing_ok=True)
-
-    def _append(self, text: str) -> None:
-        data = text.encode()
-        try:
-            _write_all(self._file, data)
-        except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(self._size)
-            raise self._unwritable(error) from error
-        self._size += len(data)
+    def _join(self) -> None:
+        journal = self._journal
+        with journal.joined.open("wb") as file:
+            self._format.join(map(journal.path, range(len(journal.parts))), file, self._fingerprint)
+            file.flush()
+            os.fsync(file.fileno())
+        journal.finish()
 
     def _refuse_existing(self) -> None:
         if not self._overwrite and self.path.exists():
-            raise OutputUnwritable(f"{self.path} exists already; choose another output or allow overwriting")
-
-    def _part_exists(self) -> OutputUnwritable:
-        return OutputUnwritable(
-            f"{self.part} holds the rows of a run that was interrupted or is still going on; "
-            "move it away, choose another output or allow overwriting"
-        )
+            raise OutputUnwritable(f"{self.path} exists already; choose another output or add --overwrite")
 
     def _unwritable(self, error: OSError) -> OutputUnwritable:
+        with suppress(OSError):
+            self._journal.joined.unlink()
+        rows = sum(part.rows for part in self._journal.parts)
         return OutputUnwritable(
-            f"{self.path} cannot be written any further ({error.strerror}); the {self._rows:,} rows so far are in "
-            f"{self.part}; make room or choose another place, then start again"
+            f"{self.path} cannot be written any further ({error.strerror}); the {rows:,} rows so far are in "
+            f"{self.folder}; make room, then run the same command again to go on"
         )
 
 
 class StreamSink:
     """Rows to a binary stream, by default standard output, each as soon as it is known."""
 
+    resumable = False
+
     def __init__(self, format: str = "jsonl", stream: BinaryIO | None = None) -> None:  # noqa: A002
-        """Raises OutputUnwritable for an unknown format."""
+        """Raises OutputUnwritable for an unknown format, or one that is no text."""
         self.place = "standard output" if stream is None else "the stream"
         self._own = stream is None
         self._stream = sys.stdout.buffer if stream is None else stream
-        self._first, self._line = _FORMATS[format_of(Path(), format)]
+        self._name = format_of(Path(), format)
+        if self._name == "parquet":
+            raise OutputUnwritable("Parquet cannot be written to standard output; name a file with --output")
+
+    def begin(self, fingerprint: Fingerprint, columns: Sequence[str]) -> Sequence[Part]:  # noqa: ARG002 – of all sinks
+        """Write what stands before the rows. Raises OutputUnwritable."""
+        self._format = load_format(self._name, columns)
+        self._append(self._format.head)
+        return ()
 
     def write(self, row: Row) -> None:
         """Write a row. Raises OutputUnwritable when the reader went away or the disk is full."""
-        self._append(self._line(row))
+        self._append(self._format.encode([row]))
+
+    def commit_part(self, inputs: str) -> None:
+        """Nothing is held back."""
 
     def commit(self) -> None:
         """Nothing is held back."""
 
     def __enter__(self) -> Self:
-        self._append(self._first)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """The stream belongs to the caller and stays open."""
 
-    def _append(self, text: str) -> None:
+    def _append(self, data: bytes) -> None:
         try:
-            self._stream.write(text.encode())
+            self._stream.write(data)
             self._stream.flush()
         except OSError as error:
             if self._own:
@@ -219,10 +215,3 @@ def _discard_rest(stream: BinaryIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-
-
-def _write_all(file: io.FileIO, data: bytes) -> None:
-    """Write every byte: an unbuffered file may take only a part at once. Raises OSError."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]

@@ -102,19 +102,23 @@ from inference.repository import Repository
 from scoring.local import LocalEngine
 from scoring.progress import progress_on
 from scoring.run import score
+from scoring.scorer import Scorer
 from scoring.sinks import FileSink
-from scoring.sources import Files
+from scoring.files import Files
 
 classifier = Classifier.load(Repository(Path(sys.argv[1])).open("colours"), device="cpu")
 source, output = Files([sys.argv[2]]), Path(sys.argv[2] + ".csv")
-summary = score(source, LocalEngine(classifier), FileSink(output), progress_on())
+summary = score(source, LocalEngine(Scorer(classifier)), FileSink(output), progress_on())
 assert summary.labels == {"red": 1}
 """
 
 
 @pytest.mark.parametrize(
     ("code", "others"),
-    [(CLASSIFY, {"training", "service", "scoring", "rich", "typer"}), (SCORE, {"training", "service", "ray"})],
+    [
+        (CLASSIFY, {"training", "service", "scoring", "rich", "typer"}),
+        (SCORE, {"training", "service", "ray", "pyarrow", "fsspec"}),
+    ],
     ids=["classify", "score"],
 )
 def test_answers_need_no_torch_and_no_bentoml(

@@ -22,12 +22,17 @@ class Input:
     def path(self) -> str:
         return f"input {self.id}"
 
+    def stamp(self) -> str:
+        return self.path
+
     def read(self) -> bytes:
         return self.read_it()
 
 
 class Inputs:
     """A source of such items."""
+
+    description = "readers"
 
     def __init__(self, *readers: Callable[[], bytes]) -> None:
         self._readers = readers

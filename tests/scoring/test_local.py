@@ -17,11 +17,16 @@ from inference.classifier import Classifier
 from inference.errors import ImageError, ImageUnreadable, ParameterInvalid
 from inference.prediction import Logits
 from inference.preprocessing import Crop
-from scoring.local import CUDA_BATCH, READING_THREADS, LocalEngine, in_order
-from scoring.rows import Row
-from scoring.sources import Files
+from scoring.files import Files
+from scoring.local import READING_THREADS, LocalEngine, in_order
+from scoring.rows import Row, Settings
+from scoring.scorer import CUDA_BATCH, Scorer
 
 ENGINES = [{"streams": 1}, {"streams": 2}, {"streams": 5}, {"batch_size": 4}, {"batch_size": 7, "streams": 3}]
+
+
+def engine(classifier: Classifier, *, streams: int | None = None, batch_size: int | None = None) -> LocalEngine:
+    return LocalEngine(Scorer(classifier, batch_size=batch_size), streams=streams)
 
 
 class Watched(Classifier):
@@ -51,7 +56,7 @@ def answer(row: Row) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("options", ENGINES, ids=str)
 def test_rows_are_the_classifiers_answers(classifier: Classifier, photos: Path, options: dict[str, int]) -> None:
-    rows = list(LocalEngine(classifier, **options).rows(Files([photos])))
+    rows = list(engine(classifier, **options).rows(Files([photos])))
     files = sorted(photos.iterdir())
     assert [row.path for row in rows] == list(map(str, files))
     assert [row.id for row in rows] == list(range(30))
@@ -62,30 +67,36 @@ def test_rows_are_the_classifiers_answers(classifier: Classifier, photos: Path, 
 
 
 def test_origin(classifier: Classifier, photos: Path) -> None:
-    row = next(iter(LocalEngine(classifier).rows(Files([photos]))))
+    row = next(iter(engine(classifier).rows(Files([photos]))))
     assert row.origin.model_name == "colours"
     assert row.origin.model_digest == classifier.artifact.digest
     assert (row.origin.runtime, row.origin.device) == ("onnx", "cpu")
 
 
 def test_options_are_passed_on(classifier: Classifier, photos: Path) -> None:
-    rows = list(LocalEngine(classifier, top_k=1, max_pixels=3500).rows(Files([photos])))
+    rows = list(LocalEngine(Scorer(classifier, Settings(top_k=1, max_pixels=3500))).rows(Files([photos])))
     assert {len(row.top_k) for row in rows if row.label} == {1}
     codes = [row.error_code for row in rows[9:13]]
     assert codes == [None, None, "image_truncated", "image_too_many_pixels"]
 
 
-@pytest.mark.parametrize("name", ["streams", "batch_size", "top_k", "max_pixels"])
+@pytest.mark.parametrize("name", ["streams", "batch_size"])
 def test_numbers_below_one_are_refused_before_the_run(classifier: Classifier, name: str) -> None:
     with pytest.raises(ParameterInvalid, match=f"{name} is 0, it must be 1 or more"):
-        LocalEngine(classifier, **{name: 0})
+        engine(classifier, **{name: 0})
+
+
+@pytest.mark.parametrize("name", ["top_k", "max_pixels"])
+def test_settings_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ParameterInvalid, match=f"{name} is 0, it must be 1 or more"):
+        Settings(**{name: 0})
 
 
 def test_defaults_follow_the_machine(classifier: Classifier) -> None:
-    engine = LocalEngine(classifier)
-    assert (engine.streams, engine.batch_size) == (Budget.plan().streams, 1)
+    by_default = engine(classifier)
+    assert (by_default.streams, by_default.batch_size) == (Budget.plan().streams, 1)
     on_gpu = Classifier(classifier.artifact, _Gpu())
-    assert LocalEngine(on_gpu).batch_size == CUDA_BATCH
+    assert engine(on_gpu).batch_size == CUDA_BATCH
 
 
 class _Gpu:
@@ -113,7 +124,7 @@ def test_nothing_that_one_input_does_harms_another(
         fails(MemoryError()),
         lambda: good,
     )
-    rows = list(LocalEngine(classifier, **options).rows(source))
+    rows = list(engine(classifier, **options).rows(source))
     assert [row.label or row.error_code for row in rows] == [
         "red", "image_unreadable", "image_empty", "internal", "image_unsupported", "internal", "red",
     ]  # fmt: skip
@@ -131,7 +142,7 @@ def test_model_that_fails_for_one_picture(
     watched = Watched(classifier, refuse_green)
     colours = [(220, 30, 30), (30, 200, 40), (220, 30, 30), (220, 30, 30)]
     source = inputs(*(lambda colour=colour: picture(colour) for colour in colours))
-    rows = list(LocalEngine(watched, **options).rows(source))
+    rows = list(engine(watched, **options).rows(source))
     assert [row.label or row.error_code for row in rows] == ["red", "internal", "red", "red"]
     assert "out of memory" in (rows[1].error_detail or "")
 
@@ -145,14 +156,14 @@ def test_logits_that_are_not_finite(
 
     watched = Watched(classifier)
     monkeypatch.setattr(watched, "logits", broken)
-    rows = list(LocalEngine(watched, **options).rows(Files([photos / "00.jpg"])))
+    rows = list(engine(watched, **options).rows(Files([photos / "00.jpg"])))
     assert rows[0].error_code == "internal"
     assert "not finite" in (rows[0].error_detail or "")
 
 
 def test_batches_have_one_size(classifier: Classifier, photos: Path) -> None:
     watched = Watched(classifier)
-    rows = list(LocalEngine(watched, batch_size=8).rows(Files([photos])))
+    rows = list(engine(watched, batch_size=8).rows(Files([photos])))
     assert len(rows) == 30
     # 25 good pictures; the last batch is filled up, so that a GPU never meets a new size.
     assert watched.batches == [8, 8, 8, 8]
@@ -160,7 +171,7 @@ def test_batches_have_one_size(classifier: Classifier, photos: Path) -> None:
 
 def test_streams_run_at_batch_one(classifier: Classifier, photos: Path) -> None:
     watched = Watched(classifier)
-    list(LocalEngine(watched, streams=2).rows(Files([photos])))
+    list(engine(watched, streams=2).rows(Files([photos])))
     assert watched.batches == [1] * 25
 
 
@@ -180,7 +191,7 @@ def test_no_more_than_streams_compute_while_others_read(
             time.sleep(0.005)
 
     watched = Watched(classifier, compute)
-    assert len(list(LocalEngine(watched, streams=2).rows(inputs(*[read] * 60)))) == 60
+    assert len(list(engine(watched, streams=2).rows(inputs(*[read] * 60)))) == 60
     assert computing.highest == 2
     assert 2 < reading.highest <= READING_THREADS
 
@@ -203,8 +214,8 @@ class Gauge:
 
 
 def test_empty_source(classifier: Classifier) -> None:
-    assert list(LocalEngine(classifier).rows([])) == []
-    assert list(LocalEngine(classifier, batch_size=4).rows([])) == []
+    assert list(engine(classifier).rows([])) == []
+    assert list(engine(classifier, batch_size=4).rows([])) == []
 
 
 @pytest.mark.parametrize("options", ENGINES, ids=str)
@@ -220,7 +231,7 @@ def test_stop_finishes_what_is_in_hand(
             yield item
 
     rows = []
-    for row in LocalEngine(classifier, **options).rows(items(), stop):
+    for row in engine(classifier, **options).rows(items(), stop):
         rows.append(row)
         if len(rows) == 10:
             stop.set()
@@ -241,6 +252,9 @@ class Number:
 
     @property
     def path(self) -> str:
+        return ""
+
+    def stamp(self) -> str:
         return ""
 
     def read(self) -> bytes:

@@ -69,3 +69,34 @@ def test_bar_shows_counts_rate_and_errors() -> None:
     assert "2 errors" in text(shown)
     assert "/s" in text(shown)
     assert "left" in text(shown)
+
+
+def test_what_earlier_runs_did_does_not_count_for_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    shown = console(terminal=False)
+    progress = LineProgress(shown)
+    progress.start(5000, 4000)
+    now = 10.0
+    progress.update(4100, 0)
+    assert text(shown).splitlines() == [
+        "5,000 inputs",
+        "4,000 of them are done already",
+        "4,100 of 5,000 (82%) · 10.0/s · 0 errors · 1 min 30 s left",
+    ]
+
+
+def test_number_of_inputs_may_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    shown = console(terminal=False)
+    progress = LineProgress(shown)
+    progress.start(None)
+    now = 10.0
+    progress.update(100, 3)
+    assert text(shown).splitlines() == ["inputs are counted as they come", "100 · 10.0/s · 3 errors"]
+    bar = console(terminal=True)
+    with BarProgress(bar) as shown_bar:
+        shown_bar.start(None)
+        shown_bar.update(7, 1)
+    assert "7/?" in text(bar)

@@ -6,7 +6,7 @@ import pytest
 
 from inference.errors import ImageEmpty
 from inference.prediction import Candidate, Prediction
-from scoring.rows import COLUMNS, Origin, Row, printable
+from scoring.rows import COLUMNS, Origin, Row, Settings, printable
 
 ORIGIN = Origin("colours", "1", "sha256:0", "onnx", "cpu")
 ROW = Row(3, "a.jpg", ORIGIN, width=40, height=30)
@@ -17,6 +17,9 @@ def test_columns() -> None:
         "id", "path", "label", "probability", "abstained", "top_k", "error_code", "error_detail", "width", "height",
         "model_name", "model_version", "model_digest", "runtime", "device",
     )  # fmt: skip
+
+    assert Settings().columns == COLUMNS
+    assert Settings(logits=True, content_hash=True).columns == (*COLUMNS, "content_hash", "logits")
 
 
 def test_answered() -> None:
@@ -40,6 +43,9 @@ def test_answered() -> None:
         "model_digest": "sha256:0",
         "runtime": "onnx",
         "device": "cpu",
+        "content_hash": None,
+        "logits": None,
+        "features": None,
     }
 
 

@@ -2,10 +2,7 @@
 
 import csv
 import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,19 +13,17 @@ import pytest
 
 from inference.classifier import Classifier
 from inference.errors import DataInvalid, OutputUnwritable
-from inference.repository import Repository
+from scoring.files import Files
 from scoring.local import LocalEngine
 from scoring.progress import SilentProgress
-from scoring.rows import Origin, Row
+from scoring.rows import COLUMNS, Origin, Row
 from scoring.run import interruptible, score
+from scoring.scorer import Scorer
 from scoring.sinks import FileSink
-from scoring.sources import Files
-
-ROOT = Path(__file__).parents[2]
 
 
-class Kept(FileSink):
-    """A file sink that fails after some rows."""
+class Full(FileSink):
+    """A file sink that takes so many rows and no more."""
 
     def __init__(self, path: Path, room: int) -> None:
         super().__init__(path)
@@ -45,7 +40,7 @@ class Noted(SilentProgress):
     """Progress that remembers what it was told."""
 
     def __init__(self) -> None:
-        self.total = 0
+        self.total: int | None = 0
         self.told: list[tuple[int, int]] = []
         self.open = False
 
@@ -56,7 +51,7 @@ class Noted(SilentProgress):
     def __exit__(self, *_: object) -> None:
         self.open = False
 
-    def start(self, total: int) -> None:
+    def start(self, total: int | None, done: int = 0) -> None:
         self.total = total
 
     def update(self, done: int, failed: int) -> None:
@@ -72,7 +67,10 @@ def read(path: Path) -> list[dict[str, str]]:
 def test_complete_run(classifier: Classifier, photos: Path, tmp_path: Path) -> None:
     progress = Noted()
     summary = score(
-        Files([photos, tmp_path / "gone.jpg"]), LocalEngine(classifier), FileSink(tmp_path / "out.csv"), progress
+        Files([photos, tmp_path / "gone.jpg"]),
+        LocalEngine(Scorer(classifier)),
+        FileSink(tmp_path / "out.csv"),
+        progress,
     )
     assert (summary.rows, summary.answered, summary.failed) == (31, 25, 6)
     assert summary.labels == {"red": 10, "green": 10, "blue": 5}
@@ -90,34 +88,45 @@ def test_complete_run(classifier: Classifier, photos: Path, tmp_path: Path) -> N
 
 
 def test_all_answered(classifier: Classifier, photos: Path, tmp_path: Path) -> None:
-    summary = score(Files([photos / "00.jpg"]), LocalEngine(classifier), FileSink(tmp_path / "out.csv"))
+    summary = score(Files([photos / "00.jpg"]), LocalEngine(Scorer(classifier)), FileSink(tmp_path / "out.csv"))
     assert summary.exit_status == 0
 
 
 def test_same_run_gives_the_same_bytes(classifier: Classifier, photos: Path, tmp_path: Path) -> None:
     for name, streams in (("a.jsonl", 1), ("b.jsonl", 4)):
-        score(Files([photos]), LocalEngine(classifier, streams=streams), FileSink(tmp_path / name))
+        score(Files([photos]), LocalEngine(Scorer(classifier), streams=streams), FileSink(tmp_path / name))
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
 
 
 def test_nothing_to_score_leaves_nothing_behind(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(DataInvalid, match="no pictures were found"):
-        score(Files([tmp_path / "in"]), LocalEngine(classifier), FileSink(tmp_path / "out.csv"))
+        score(Files([tmp_path / "in"]), LocalEngine(Scorer(classifier)), FileSink(tmp_path / "out.csv"))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_sink_that_fails_keeps_the_rows_so_far(classifier: Classifier, photos: Path, tmp_path: Path) -> None:
+def committed(folder: Path) -> list[str]:
+    """The ids of the rows in the parts of a CSV."""
+    lines = [line for part in sorted(folder.glob("*.csv")) for line in part.read_text().splitlines()]
+    return [line.split(",")[0] for line in lines]
+
+
+def test_sink_that_fails_keeps_the_parts_so_far(
+    classifier: Classifier, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoring.run.PART_ROWS", 3)
     threads = threading.active_count()
     with pytest.raises(OutputUnwritable, match="the disk is full"):
-        score(Files([photos]), LocalEngine(classifier), Kept(tmp_path / "out.csv", room=7))
-    assert [row["id"] for row in read(tmp_path / "out.csv.part")] == [str(index) for index in range(7)]
+        score(Files([photos]), LocalEngine(Scorer(classifier)), Full(tmp_path / "out.csv", room=7))
+    assert committed(tmp_path / "out.csv.parts") == list("012345")
     assert not (tmp_path / "out.csv").exists()
     assert threading.active_count() == threads
 
 
 class Engine:
     """An engine that gives the rows it is told to."""
+
+    batch_size, fingerprint, columns = 1, {"model": "none"}, COLUMNS
 
     def __init__(self, *ids: int, take: int = 4) -> None:
         self._ids = ids
@@ -161,8 +170,53 @@ def test_source_that_vanishes_keeps_the_rows_so_far(
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        score(Vanishing(*[lambda: data] * 4), LocalEngine(classifier), FileSink(tmp_path / "out.csv"))
-    assert len(read(tmp_path / "out.csv.part")) == 4
+        score(Vanishing(*[lambda: data] * 4), LocalEngine(Scorer(classifier)), FileSink(tmp_path / "out.csv"))
+    assert committed(tmp_path / "out.csv.parts") == list("0123")
+
+
+def test_source_that_gives_nothing(tmp_path: Path) -> None:
+    class Empty:
+        description = "a stream"
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(())
+
+        def count(self) -> None:
+            return None
+
+    with pytest.raises(DataInvalid, match="there is nothing to score: a stream has no input"):
+        score(Empty(), Engine(take=1), FileSink(tmp_path / "out.csv"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_are_committed_after_some_time(
+    classifier: Classifier, inputs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoring.run.PART_SECONDS", 0.02)
+    source = inputs(*[lambda: time.sleep(0.05) or b""] * 6)
+    sizes = []
+
+    class Looking(SilentProgress):
+        def update(self, done: int, failed: int) -> None:
+            sizes.append(len(committed(tmp_path / "out.csv.parts")))
+
+    score(source, LocalEngine(Scorer(classifier)), FileSink(tmp_path / "out.csv"), Looking())
+    assert 0 < sizes[3] <= 4
+
+
+def test_parts_end_with_whole_batches(
+    classifier: Classifier, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoring.run.PART_ROWS", 1)
+    sizes: list[int] = []
+
+    class Watched(FileSink):
+        def commit_part(self, inputs: str) -> None:
+            sizes.append(len(self._rows))
+            super().commit_part(inputs)
+
+    score(Files([photos]), LocalEngine(Scorer(classifier, batch_size=8)), Watched(tmp_path / "out.csv"))
+    assert sizes == [8, 8, 8, 6]
 
 
 def test_signals_are_given_back() -> None:
@@ -181,7 +235,9 @@ def test_signals_are_given_back() -> None:
 def test_other_threads_may_score(classifier: Classifier, photos: Path, tmp_path: Path) -> None:
     found: list[Any] = []
     thread = threading.Thread(
-        target=lambda: found.append(score(Files([photos]), LocalEngine(classifier), FileSink(tmp_path / "out.csv")))
+        target=lambda: found.append(
+            score(Files([photos]), LocalEngine(Scorer(classifier)), FileSink(tmp_path / "out.csv"))
+        )
     )
     thread.start()
     thread.join(30)
@@ -194,90 +250,6 @@ def test_signal_with_the_last_row_interrupts_nothing(classifier: Classifier, pho
             if done == 30:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    summary = score(Files([photos]), LocalEngine(classifier), FileSink(tmp_path / "out.csv"), Late())
+    summary = score(Files([photos]), LocalEngine(Scorer(classifier)), FileSink(tmp_path / "out.csv"), Late())
     assert (summary.rows, summary.interrupted) == (30, False)
     assert (tmp_path / "out.csv").exists()
-
-
-# --- signals to a real process ----------------------------------------------------------------------------------------
-
-SLOW = """
-import sys, time
-from pathlib import Path
-from inference.classifier import Classifier
-from inference.repository import Repository
-from scoring.local import LocalEngine
-from scoring.run import score
-from scoring.sinks import FileSink
-from scoring.sources import FileItem, Files
-
-read = FileItem.read
-FileItem.read = lambda item: (time.sleep(float(sys.argv[4])), read(item))[1]
-classifier = Classifier.load(Repository(Path(sys.argv[1])).open("colours"), device="cpu")
-summary = score(Files([sys.argv[2]] * 100), LocalEngine(classifier, streams=2), FileSink(Path(sys.argv[3])))
-print(summary)
-raise SystemExit(summary.exit_status)
-"""
-
-
-@pytest.fixture
-def slow(repository: Repository, photos: Path, tmp_path: Path) -> Iterator[Callable[[float], "subprocess.Popen[str]"]]:
-    """A started run of 3,000 inputs, each of which takes this many seconds to read; already some rows far."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(seconds: float) -> "subprocess.Popen[str]":
-        arguments = [str(repository.root), str(photos), str(tmp_path / "out.csv"), str(seconds)]
-        process = subprocess.Popen(
-            [sys.executable, "-c", SLOW, *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running.append(process)
-        part = tmp_path / "out.csv.part"
-        until = time.monotonic() + 60
-        while not (part.exists() and part.read_text().count("\n") > 3):
-            assert time.monotonic() < until
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_finishes_what_is_in_hand(slow: Any, tmp_path: Path, number: signal.Signals) -> None:
-    process = slow(0.05)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "")
-    rows = read(tmp_path / "out.csv.part")
-    assert [row["id"] for row in rows] == [str(index) for index in range(len(rows))]
-    assert all(row["label"] or row["error_code"] == "image_truncated" for row in rows)
-    head = rf"Interrupted: {len(rows)} rows in .* → {re.escape(str(tmp_path))}/out\.csv\.part\n"
-    assert re.match(head, out)
-    assert not (tmp_path / "out.csv").exists()
-
-
-def test_second_signal_ends_at_once(slow: Any, tmp_path: Path) -> None:
-    process = slow(0.7)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGINT
-    assert err.rstrip().endswith("KeyboardInterrupt")
-    assert len(read(tmp_path / "out.csv.part")) >= 3
-
-
-def test_kill_9_keeps_the_rows_so_far(slow: Any, tmp_path: Path) -> None:
-    process = slow(0.05)
-    process.kill()
-    process.communicate(timeout=30)
-    rows = read(tmp_path / "out.csv.part")
-    assert [row["id"] for row in rows] == [str(index) for index in range(len(rows))]
-    assert len(rows) >= 3

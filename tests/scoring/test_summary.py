@@ -1,11 +1,13 @@
 """What a run came to, as text, JSON and an exit status."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from inference.errors import ImageEmpty, ImageTruncated
 from inference.prediction import Candidate, Prediction
+from scoring.journal import Part
 from scoring.rows import Origin, Row
 from scoring.summary import Tally
 
@@ -48,11 +50,17 @@ def test_text() -> None:
         "          2  cats",
         "          1  dogs",
         "  not sure of 1 of them (abstained)",
-        "failed: 3",
+        "failed (50.0%): 3",
         "          2  image_truncated",
         "          1  image_empty",
     ]
-    assert str(FULL.summary(seconds=2, interrupted=True, place="out.csv.part")).startswith("Interrupted: 6 rows in")
+    interrupted = FULL.summary(seconds=2, interrupted=True, place="out.csv.parts", resumed=2)
+    assert str(interrupted).splitlines()[0] == (
+        "Interrupted: 4 rows in 2.0 s (2.0/s) → out.csv.parts, after 2 of earlier runs; run the same command again to "
+        "go on"
+    )
+    on_stdout = FULL.summary(seconds=2, interrupted=True, place="standard output", resumable=False)
+    assert str(on_stdout).splitlines()[0] == "Interrupted: 6 rows in 2.0 s (3.0/s) → standard output"
     assert "failed" not in str(tally(answered("cats")).summary(seconds=0, interrupted=False, place="x"))
 
 
@@ -68,6 +76,9 @@ def test_json() -> None:
         "seconds": 2,
         "interrupted": False,
         "place": "out.csv",
+        "resumed": 0,
+        "resumable": True,
+        "tolerated": 0.0,
         "exit_status": 1,
     }
 
@@ -84,3 +95,17 @@ def test_json() -> None:
 )
 def test_exit_status(rows: list[Row], interrupted: bool, status: int) -> None:
     assert tally(*rows).summary(seconds=1, interrupted=interrupted, place="").exit_status == status
+
+
+@pytest.mark.parametrize(("tolerated", "status"), [(0.0, 1), (0.49, 1), (0.5, 0), (1.0, 0)])
+def test_errors_may_be_tolerated(tolerated: float, status: int) -> None:
+    summary = replace(FULL.summary(seconds=1, interrupted=False, place=""), tolerated=tolerated)
+    assert summary.exit_status == status
+
+
+def test_parts_add_up() -> None:
+    whole = tally(answered("dogs"), ROW.failed(ImageEmpty("")))
+    whole.add_part(Part("", "", rows=3, abstained=1, labels={"dogs": 2}, errors={"image_empty": 1}))
+    summary = whole.summary(seconds=1, interrupted=False, place="")
+    assert (summary.rows, summary.answered, summary.failed, summary.abstained) == (5, 3, 2, 1)
+    assert summary.labels == {"dogs": 3}

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from inference.errors import DataInvalid, ImageUnreadable
-from scoring import sources
-from scoring.sources import SUFFIXES, FileItem, Files
+from scoring import files
+from scoring.files import FileItem, Files
+from scoring.sources import SUFFIXES
 
 
 def make(root: Path, *names: str) -> None:
@@ -35,12 +36,12 @@ def test_folders_are_searched_in_byte_order(tmp_path: Path) -> None:
 
 def test_order_and_ids_are_stable(tmp_path: Path) -> None:
     make(tmp_path, "b.jpg", "a.jpg")
-    files = Files([tmp_path / "b.jpg", tmp_path, tmp_path / "b.jpg"])
-    first = list(files)
+    source = Files([tmp_path / "b.jpg", tmp_path, tmp_path / "b.jpg"])
+    first = list(source)
     assert [item.id for item in first] == [0, 1, 2, 3]
     assert [Path(item.path).name for item in first] == ["b.jpg", "a.jpg", "b.jpg", "b.jpg"]
-    assert list(files) == first
-    assert files.count() == 4
+    assert list(source) == first
+    assert source.count() == 4
 
 
 def test_endings_count_only_inside_folders(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_pipes_are_read_only_when_named(tmp_path: Path) -> None:
 
 
 def test_file_larger_than_any_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_BYTES", 5)
+    monkeypatch.setattr(files, "MAX_BYTES", 5)
     make(tmp_path, "12345", "123456")
     fits, large = Files([tmp_path / "12345", tmp_path / "123456"])
     assert fits.read() == b"12345"
@@ -176,7 +177,7 @@ def test_file_larger_than_any_picture(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_endless_file_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_BYTES", 1000)
+    monkeypatch.setattr(files, "MAX_BYTES", 1000)
     with pytest.raises(ImageUnreadable, match="larger than 1,000 bytes"):
         FileItem(0, "/dev/zero", named=True).read()
 
