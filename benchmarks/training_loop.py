@@ -17,6 +17,7 @@ import argparse
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -190,6 +191,7 @@ def measure(data: Path, size: int, names: list[str] | None, options: argparse.Na
     for _ in range(options.rounds):
         for name, found in rates.items():
             found.append(variants[name]())
+            print(f"crops of {size}, {name}: {found[-1]:.1f} photos/s", file=sys.stderr, flush=True)
     tried = ", ".join(f"{number}: {rate:.1f}" for number, rate in trials.items())
     print(f"\n## Crops of {size}\nThe reference has {workers} workers (photos/s in one round by workers: {tried}).\n")
     print("| loop | photos per second, median | to the reference | rounds |\n|---|---|---|---|")
@@ -209,6 +211,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=640, help="in an epoch, as many of each class")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 160], help="of crops; all loops run at the first")
+    parser.add_argument("--loops", nargs="+", help="names as in the table, the first two among them")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds of one thread, not wall time")
     options = parser.parse_args()
     if options.cpu_time and hasattr(os, "sched_setaffinity"):
@@ -216,7 +219,7 @@ def main() -> None:
     torch.set_num_threads(whole_cores())
     with photos_of(options.data, options.photos) as data:
         for index, size in enumerate(options.sizes):
-            measure(data, size, [REFERENCE, OURS] if index else None, options)
+            measure(data, size, [REFERENCE, OURS] if index else options.loops, options)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,27 @@
+"""LitServe as its documentation shows image uploads: decode, predict, encode; a worker for each of two cores."""
+
+import os
+
+import litserve
+from fastapi import Request, UploadFile
+from plain import answers, crop_of_bytes, session
+
+
+class Classify(litserve.LitAPI):
+    def setup(self, device: str) -> None:  # noqa: ARG002
+        self.model = session()
+
+    def decode_request(self, request: Request):
+        upload: UploadFile = request["image"]
+        return crop_of_bytes(upload.file.read())
+
+    def predict(self, crop):
+        return self.model.run(["logits"], {"images": crop[None]})[0]
+
+    def encode_response(self, logits) -> dict[str, object]:
+        return answers(logits)[0]
+
+
+if __name__ == "__main__":
+    server = litserve.LitServer(Classify(api_path="/classify"), accelerator="cpu", workers_per_device=2)
+    server.run(host="127.0.0.1", port=int(os.environ["PORT"]), generate_client_file=False, log_level="warning")

@@ -1,0 +1,58 @@
+"""What every contender but Petalpaw runs: Pillow, the usual resize and centre crop, ONNX Runtime with one thread.
+
+No Petalpaw is imported here: these are the lines that a user of the other servers would write.
+"""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+FOLDER = Path(os.environ["BENCHMARK_MODEL"])
+LABELS = json.loads((FOLDER / "manifest.json").read_text())["labels"]
+RESIZE, CROP = 256, 224
+THREADS = int(os.environ.get("BENCHMARK_THREADS", "1"))
+
+
+def session() -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(FOLDER / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+
+def crop_of(image: Image.Image) -> np.ndarray:
+    """uint8 (224, 224, 3)."""
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    width, height = image.size
+    scale = RESIZE / min(width, height)
+    size = (RESIZE, int(height * scale)) if width <= height else (int(width * scale), RESIZE)
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((image.width - CROP) / 2), round((image.height - CROP) / 2)
+    return np.asarray(image.crop((left, top, left + CROP, top + CROP)))
+
+
+def crop_of_bytes(data: bytes) -> np.ndarray:
+    """uint8 (224, 224, 3)."""
+    return crop_of(Image.open(io.BytesIO(data)))
+
+
+def answers(logits: np.ndarray) -> list[dict[str, object]]:
+    """Label and probability per row of float32 (batch, classes)."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    best = probabilities.argmax(axis=1)
+    return [
+        {"label": LABELS[index], "probability": float(row[index])}
+        for index, row in zip(best, probabilities, strict=True)
+    ]
+
+
+def classify(model: onnxruntime.InferenceSession, data: bytes) -> dict[str, object]:
+    """One picture's answer."""
+    return answers(model.run(["logits"], {"images": crop_of_bytes(data)[None]})[0])[0]

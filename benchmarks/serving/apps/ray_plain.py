@@ -1,0 +1,23 @@
+"""Ray Serve: a deployment with two replicas of one CPU each, the request's body read from Starlette's request."""
+
+import os
+
+import ray
+from plain import classify, session
+from ray import serve
+from starlette.requests import Request
+
+
+@serve.deployment(num_replicas=2, ray_actor_options={"num_cpus": 1}, max_ongoing_requests=8)
+class Plain:
+    def __init__(self) -> None:
+        self.model = session()
+
+    async def __call__(self, request: Request) -> dict[str, object]:
+        return classify(self.model, await request.body())
+
+
+if __name__ == "__main__":
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200_000_000)
+    serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["PORT"])})
+    serve.run(Plain.bind(), route_prefix="/classify", blocking=True)

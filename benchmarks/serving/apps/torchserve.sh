@@ -1,0 +1,16 @@
+#!/bin/bash
+# TorchServe with a model archive made on the spot: python, port.
+set -euo pipefail
+bin=$(dirname "$1"); here=$(dirname "$(readlink -f "$0")"); mkdir -p store
+"$bin/torch-model-archiver" --model-name plain --version 1 --handler "$here/torchserve_plain.py:Handler" \
+  --extra-files "$here/plain.py" --export-path store --force
+cat > config.properties <<EOF
+inference_address=http://127.0.0.1:$2
+management_address=http://127.0.0.1:$(($2 + 1))
+metrics_address=http://127.0.0.1:$(($2 + 2))
+default_workers_per_model=2
+disable_token_authorization=true
+enable_envvars_config=false
+job_queue_size=1000
+EOF
+exec "$bin/torchserve" --foreground --model-store store --models plain=plain.mar --ts-config config.properties
