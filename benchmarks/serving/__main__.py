@@ -12,7 +12,6 @@ closed-loop rate. Medians over the rounds; raw figures go to the JSON file besid
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import httpx
 from contenders import CONTENDERS, Contender
 from load import Bodies, as_dict, closed, opened
 from photos import KINDS, pictures
-from processes import cpu_seconds, memory_mb, stop
+from processes import cpu_seconds, free_port, memory_mb, ready, stop
 from report import LIMIT, Record, table
 
 from inference.classifier import Classifier
@@ -34,6 +33,8 @@ CLIENTS = (1, 16, 64)
 SHARES = (0.5, 0.8, 0.95)
 MODEL = "flowers"
 ROOT = Path(__file__).parents[2]
+
+Server = subprocess.Popen[bytes]
 
 
 def main() -> None:
@@ -90,9 +91,7 @@ class Trial:
 
     def measured(self, contender: Contender, python: Path, number: int) -> list[Record]:
         """One round of one contender, from start to stop; what fails is said and gives no figures."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
         home = self.folder / f"{contender.name}-{number}"
         home.mkdir()
         if contender.name == "mlserver":
@@ -106,12 +105,12 @@ class Trial:
         server = contender.started(python, port, home, log, self.model)
         try:
             url = f"http://127.0.0.1:{port}"
-            self._wait(server, url + contender.ready)
-            ready = time.perf_counter() - began
+            ready(server, url + contender.ready)
+            ready_s = time.perf_counter() - began
             bodies = Bodies(home / "bodies", [contender.body(data) for data in self.data])
             self._check(contender, url + contender.path, bodies)
             closed(url + contender.path, bodies, 16, 3)
-            return self._loads(contender, number, url + contender.path, bodies, server, ready)
+            return self._loads(contender, number, url + contender.path, bodies, server, ready_s)
         except (AssertionError, OSError, httpx.HTTPError, subprocess.SubprocessError) as error:
             print(f"{contender.name}: {error}; see {log}", file=sys.stderr)
             return [self._record(contender.name, number, "failed", {"error": str(error)[:300]})]
@@ -119,16 +118,21 @@ class Trial:
             stop(server)
 
     def _loads(
-        self, contender: Contender, number: int, url: str, bodies: Bodies, server: subprocess.Popen[bytes], ready: float
+        self,
+        contender: Contender,
+        number: int,
+        url: str,
+        bodies: Bodies,
+        server: subprocess.Popen[bytes],
+        ready_s: float,
     ) -> list[Record]:
         records, seconds = [], self.arguments.seconds
         for clients in CLIENTS:
             before = cpu_seconds(server)
             load = closed(url, bodies, clients, seconds)
             spent = cpu_seconds(server) - before
-            figures = as_dict(load) | {
-                "cpu_ms": 1e3 * spent / max(1.0, load.rate * seconds), "memory_mb": memory_mb(server), "ready_s": ready,
-            }  # fmt: skip
+            cpu_ms = 1e3 * spent / max(1.0, load.rate * seconds)
+            figures = as_dict(load) | {"cpu_ms": cpu_ms, "memory_mb": memory_mb(server), "ready_s": ready_s}
             records.append(self._record(contender.name, number, f"{clients} clients", figures))
         if self.arguments.open:
             capacity = max(float(str(record["rate"])) for record in records)
@@ -141,16 +145,6 @@ class Trial:
         record: Record = {"contender": name, "kind": self.kind, "round": number, "load": load, **figures}
         print(json.dumps(record), file=sys.stderr, flush=True)
         return record
-
-    def _wait(self, server: subprocess.Popen[bytes], url: str) -> None:
-        for _ in range(1200):
-            assert server.poll() is None, "the server ended"
-            try:
-                if httpx.get(url, timeout=5, trust_env=False).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.1)
-        raise AssertionError("not ready after 120 s")
 
     def _check(self, contender: Contender, url: str, bodies: Bodies) -> None:
         with httpx.Client(timeout=60, trust_env=False) as client:

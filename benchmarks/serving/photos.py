@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import random
 from pathlib import Path
 
 from PIL import Image
@@ -9,23 +10,27 @@ from PIL import Image
 KINDS = ("photos", "phone", "thumbnails")
 PHONE = (4000, 3000)
 PHONE_BYTES = 3_000_000
-_PHOTO_SIDES = (400, 500)
+LONGER_SIDE = range(450, 501)
+"""Of the photos that are taken as they are, in pixels: about 500 × 415 and 42 KB."""
 
 
 def pictures(folder: Path, kind: str, count: int) -> list[bytes]:
     """`count` encoded JPEG pictures of one kind, always the same for the same folder."""
-    files = sorted(path for path in folder.rglob("*.jpg"))
-    originals = (path.read_bytes() for path in files[:: max(1, len(files) // (4 * count))])
-    fitting = itertools.islice((data for data in originals if _is_typical(data)), count)
+    files = sorted(folder.rglob("*.jpg"))
+    random.Random(0).shuffle(files)
+    originals = (path.read_bytes() for path in files)
+    fitting = list(itertools.islice((data for data in originals if _is_typical(data)), count))
+    if len(fitting) < count:
+        raise ValueError(f"{folder} holds {len(fitting)} photos of {LONGER_SIDE} pixels, {count} are wanted")
     if kind == "photos":
-        return list(fitting)
+        return fitting
     if kind == "thumbnails":
         return [_encoded(_opened(data), (256, 256 * 415 // 500), 85) for data in fitting]
     return [_phone(_opened(data)) for data in fitting]
 
 
 def _is_typical(data: bytes) -> bool:
-    return max(_opened(data).size) >= _PHOTO_SIDES[0] and max(_opened(data).size) <= _PHOTO_SIDES[1]
+    return max(Image.open(io.BytesIO(data)).size) in LONGER_SIDE
 
 
 def _opened(data: bytes) -> Image.Image:

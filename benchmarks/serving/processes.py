@@ -1,9 +1,34 @@
-"""A contender's processes: what they use, and how they end."""
+"""A contender's processes: when they are ready, what they use, and how they end."""
 
 import signal
+import socket
 import subprocess
+import time
 
+import httpx
 import psutil
+
+READY_S = 120
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ready(server: subprocess.Popen[bytes], url: str) -> None:
+    """Wait for 200 at `url`. Raises AssertionError when the server ends, or is not ready in READY_S seconds."""
+    began = time.monotonic()
+    while time.monotonic() - began < READY_S:
+        assert server.poll() is None, "the server ended"
+        try:
+            if httpx.get(url, timeout=5, trust_env=False).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise AssertionError(f"not ready after {READY_S} s")
 
 
 def tree(server: subprocess.Popen[bytes]) -> list[psutil.Process]:
