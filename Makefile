@@ -3,7 +3,7 @@ PORT ?= 3000
 BIN := .venv/bin
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet
 
-.PHONY: serve test test-backbones install dev lint lock clean
+.PHONY: serve test test-backbones install dev lint lock clean container-check sbom audit
 
 serve: install
 	PORT=$(PORT) $(BIN)/petalpaw serve
@@ -26,7 +26,24 @@ lint: dev
 lock:
 	uv=$$(requirements/uv.sh) && \
 	$$uv pip compile pyproject.toml requirements/build.in --all-extras $(LOCK) -o requirements/dev.txt && \
-	$$uv pip compile pyproject.toml requirements/build.in $(LOCK) -c requirements/dev.txt -o requirements/serve.txt
+	$$uv pip compile pyproject.toml requirements/build.in $(LOCK) -c requirements/dev.txt -o requirements/serve.txt && \
+	$$uv pip compile pyproject.toml requirements/build.in --extra cuda $(LOCK) -c requirements/dev.txt -o requirements/cuda.txt
+
+# Builds the image and holds it to docs/operations.md; needs a Docker engine.
+container-check: dev
+	deploy/container-check.sh
+
+# What the image carries: build/sbom.json (CycloneDX) and the licences, from the lock alone.
+sbom: dev
+	mkdir -p build
+	uv=$$(requirements/uv.sh) && $$uv venv --quiet --clear --python $(BIN)/python build/serve && \
+	$$uv pip install --quiet --python build/serve/bin/python --require-hashes -r requirements/serve.txt
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o build/sbom.json build/serve/bin/python
+	$(BIN)/python requirements/licences.py build/sbom.json > requirements/licences.md
+
+# Known vulnerabilities of what is locked; asks the advisory service of PyPI.
+audit: dev
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements/serve.txt
 
 clean:
 	rm -rf .venv .tools build dist *.egg-info

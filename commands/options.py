@@ -63,7 +63,14 @@ ModelName = Annotated[
     str | None, typer.Option("--name", help="Without a recipe: the model's name.", show_default="the folder's")
 ]
 Models = Annotated[
-    Path, typer.Option("--models", envvar="PETALPAW_MODELS", help="The model repository.", show_default="./models")
+    Path,
+    typer.Option(
+        "--models",
+        envvar="PETALPAW_MODELS",
+        help="The model repository.",
+        show_default="./models",
+        readable=False,  # the repository itself says what it cannot read, and what to do
+    ),
 ]
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="NAME or NAME/VERSION; needed when there are several.")

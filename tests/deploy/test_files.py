@@ -1,0 +1,144 @@
+"""The deployment's files, each held to the tool that will read it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+TOOLS = Path(sys.executable).parent
+KUBECTL = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+BUILDS = ("overlays/cpu", "overlays/gpu", "kserve")
+
+
+def ran(*command: str | Path, **more: Any) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def documents(build: str) -> list[dict[str, Any]]:
+    """What kustomize makes of a folder, components included that an overlay only offers."""
+    return [each for each in yaml.safe_load_all(ran("kubectl", "kustomize", KUBERNETES / build)) if each]
+
+
+def test_the_dockerfile_is_sound() -> None:
+    ran(TOOLS / "hadolint", ROOT / "Dockerfile")
+
+
+def test_what_the_dockerfile_copies_passes_the_dockerignore() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = [
+        part for line in lines if line.startswith("COPY ") and "--from" not in line for part in line.split()[1:-1]
+    ]
+    allowed = [
+        line[1:].removesuffix("/**") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
+    ]
+    assert sorted(allowed) == sorted(copied)
+
+
+def test_the_yaml_is_tidy() -> None:
+    ran(TOOLS / "yamllint", "--strict", "--config-file", DEPLOY / "yamllint.yaml", DEPLOY, ROOT / "bentofile.yaml")
+
+
+@KUBECTL
+def test_kubernetes_would_take_it(tmp_path: Path) -> None:
+    path = tmp_path / "documents.yaml"
+    path.write_text(yaml.safe_dump_all([each for build in BUILDS for each in documents(build) if _built_in(each)]))
+    ran(TOOLS / "kubernetes-validate", "--strict", path)
+
+
+def _built_in(document: dict[str, Any]) -> bool:
+    group = document["apiVersion"].rpartition("/")[0]
+    return "." not in group or group.endswith(".k8s.io")
+
+
+def _containers(build: str) -> list[dict[str, Any]]:
+    found = []
+    for each in documents(build):
+        spec = each.get("spec", {})
+        found += spec.get("containers", []) + spec.get("template", {}).get("spec", {}).get("containers", [])
+    return found
+
+
+@KUBECTL
+@pytest.mark.parametrize("build", BUILDS)
+def test_every_container_is_confined_and_probed(build: str) -> None:
+    containers = _containers(build)
+    assert containers
+    for one in containers:
+        security = one["securityContext"]
+        assert security["readOnlyRootFilesystem"]
+        assert not security["allowPrivilegeEscalation"]
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert {"startupProbe", "livenessProbe", "readinessProbe"} <= one.keys()
+        assert one["resources"]["limits"]["memory"] == one["resources"]["requests"]["memory"]
+
+
+@KUBECTL
+def test_the_settings_in_the_files_exist() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    named = {
+        name for build in BUILDS for each in documents(build) if each["kind"] == "ConfigMap" for name in each["data"]
+    }
+    for file in ("compose.yaml", "compose.gpu.yaml"):
+        named |= set(yaml.safe_load((DEPLOY / file).read_text())["services"]["petalpaw"]["environment"])
+    assert named
+    assert named <= known
+
+
+def test_compose_would_take_it() -> None:
+    pytest.importorskip("check_jsonschema", reason="needs check-jsonschema")
+    schema = ("-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec")
+    ran(sys.executable, *schema, *sorted(DEPLOY.glob("compose*.yaml")))
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_every_query_is_promql() -> None:
+    parser = pytest.importorskip("promql_parser", reason="needs promql-parser")
+    for rule in rules():
+        parser.parse(rule["expr"])
+
+
+def test_every_alert_is_explained() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    named = [rule["alert"] for rule in rules()]
+    assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `Petalpaw")] == named
+
+
+def test_the_operator_gets_the_same_alerts() -> None:
+    spec = yaml.safe_load((KUBERNETES / "components" / "monitoring" / "alerts.yaml").read_text())["spec"]
+    assert spec == yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
+
+
+def test_the_licences_are_those_of_the_lock() -> None:
+    image = {
+        "implementation_name": "cpython",
+        "platform_machine": "x86_64",
+        "python_full_version": "3.11.0",
+        "sys_platform": "linux",
+    }
+    lock = (ROOT / "requirements" / "serve.txt").read_text().splitlines()
+    wanted = [Requirement(line.rstrip(" \\")) for line in lock if line[:1].isalnum()]
+    locked = [each for each in wanted if each.marker is None or each.marker.evaluate(image)]
+    page = (ROOT / "requirements" / "licences.md").read_text().splitlines()
+    rows = [line.split("|")[1:3] for line in page if line.startswith("| ")][1:]
+    assert {(canonicalize_name(name.strip()), f"=={version.strip()}") for name, version in rows} == {
+        (canonicalize_name(each.name), str(each.specifier)) for each in locked
+    }
