@@ -23,11 +23,13 @@
     │   ├── PathUnknown           path_unknown            404
     │   ├── MethodUnsupported     method_unsupported      405
     │   ├── Overloaded            overloaded              429
+    │   ├── NotReady              not_ready               503
     │   └── DeadlineExceeded      deadline_exceeded       504
     ├── ArtifactError
     │   ├── ManifestInvalid       manifest_invalid        503
     │   ├── DigestMismatch        digest_mismatch         503
     │   ├── SelfTestFailed        self_test_failed        503
+    │   ├── AgreementTooLow       agreement_too_low       409
     │   └── PublishRefused        publish_refused         409
     ├── HostError
     │   ├── RuntimeMissing        runtime_missing         503
@@ -158,6 +160,12 @@ class Overloaded(RequestError):
         self.retry_after = retry_after
 
 
+class NotReady(RequestError):
+    """The service takes no requests: it has no model, or it is about to end."""
+
+    code, status = "not_ready", 503
+
+
 class DeadlineExceeded(RequestError):
     """The answer would have come later than the caller waits."""
 
@@ -184,6 +192,12 @@ class SelfTestFailed(ArtifactError):
     """The artifact does not give PyTorch's answers on this machine."""
 
     code, status = "self_test_failed", 503
+
+
+class AgreementTooLow(ArtifactError):
+    """A new version says something else about too many photos than the version that it would replace."""
+
+    code, status = "agreement_too_low", 409
 
 
 class PublishRefused(ArtifactError):

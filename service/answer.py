@@ -1,7 +1,8 @@
 """What the service says, as types: the JSON of its answers and, through FastAPI, its OpenAPI document."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +12,7 @@ from inference.manifest import Calibration, Metrics
 from inference.prediction import Prediction
 from inference.preprocessing import Preprocessing
 from service.body import Picture
+from service.catalog import Entry
 from service.streams import Outcome
 
 FileName = Annotated[
@@ -103,10 +105,35 @@ class ModelSummary(_Said):
     default: bool
 
 
+class ReadyModel(_Said):
+    """One version that is served, and what runs it."""
+
+    model: ModelIdentity
+    runtime: RuntimeIdentity
+
+
+class Ready(_Said):
+    """The service takes requests; `device` is where its models run."""
+
+    device: str
+    models: list[ReadyModel]
+
+
+class ModelVersion(_Said):
+    """One version in the repository. `default`: it answers where no version is named."""
+
+    name: str
+    version: str
+    state: Literal["READY", "LOADING", "UNAVAILABLE"]
+    reason: str
+    default: bool
+
+
 class ModelList(_Said):
-    """All served models."""
+    """The served models, each with its default version, and every version that there is."""
 
     models: list[ModelSummary]
+    versions: list[ModelVersion]
 
 
 class ModelDetail(_Said):
@@ -121,6 +148,7 @@ class ModelDetail(_Said):
     calibration: Calibration
     metrics: Metrics | None
     runtime: RuntimeIdentity
+    versions: list[ModelVersion]
 
 
 def answer(classifier: Classifier, pictures: Sequence[Picture], outcomes: Sequence[Outcome]) -> Answer:
@@ -140,7 +168,18 @@ def summary(classifier: Classifier, *, default: bool) -> ModelSummary:
     )
 
 
-def detail(classifier: Classifier) -> ModelDetail:
+def ready(device: str, served: Iterable[Classifier]) -> Ready:
+    """GET /readyz."""
+    models = [ReadyModel(model=_identity(one), runtime=_runtime(one)) for one in served]
+    return Ready(device=device, models=models)
+
+
+def version(entry: Entry) -> ModelVersion:
+    """One line of the catalog's index."""
+    return ModelVersion.model_validate(asdict(entry))
+
+
+def detail(classifier: Classifier, entries: Iterable[Entry]) -> ModelDetail:
     """GET /models/{name}. `metrics` is null for a model that was never measured."""
     manifest = classifier.artifact.manifest
     return ModelDetail(
@@ -151,6 +190,7 @@ def detail(classifier: Classifier) -> ModelDetail:
         calibration=manifest.calibration,
         metrics=manifest.metrics,
         runtime=_runtime(classifier),
+        versions=[version(entry) for entry in entries if entry.name == classifier.artifact.name],
     )
 
 

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from inference.errors import ParameterInvalid, PetalpawError
-from service import classify, listing
+from service import classify, listing, readiness
 from service.openinference import addresses
 from service.problem import CLIENT_LEFT, of_status, refusal
 
@@ -23,7 +23,7 @@ api = FastAPI(
     redoc_url=None,
     openapi_url=None,
 )
-for part in (classify, listing, addresses):
+for part in (classify, listing, readiness, addresses):
     api.include_router(part.router)
 
 

@@ -17,6 +17,8 @@ if not launch.supervising():
     from service.api import api
     from service.catalog import Catalog
     from service.edge import Edge
+    from service.metrics import Metrics
+    from service.readiness import Readiness
     from service.settings import misspelt, read_settings
     from service.streams import streams
 
@@ -48,6 +50,7 @@ class Petalpaw:
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]  # as above
     def close(self) -> None:
         """Let go of the threads."""
+        api.state.catalog.close()
         api.state.streams.close()
 
     def _start(self) -> None:
@@ -57,10 +60,15 @@ class Petalpaw:
             _log.warning("%s", line)
         budget = Budget.plan(streams=settings.streams, threads=settings.threads)
         _log.info("budget: %s", budget)
-        catalog = Catalog.load(settings, budget)
+        catalog = Catalog.open(settings, budget)
+        metrics = Metrics()
         api.state.settings, api.state.catalog = settings, catalog
-        api.state.streams = streams(settings, budget, catalog.device)
-        _log.info("%d model(s) ready after %.2f s", len(catalog.classifiers), perf_counter() - start)
+        api.state.streams = streams(settings, budget, catalog.device, metrics)
+        catalog.watch(metrics)
+        catalog.watch(api.state.streams)
+        if settings.poll_s is not None:
+            catalog.follow(settings.poll_s)
+        _log.info("%d model(s) ready after %.2f s", len(catalog.served), perf_counter() - start)
 
 
 if not launch.supervising():
@@ -69,3 +77,4 @@ if not launch.supervising():
     api.state.service = made
     made.mount_asgi_app(api)
     made.add_asgi_middleware(Edge, state=api.state)
+    made.add_asgi_middleware(Readiness, api=api)

@@ -1,11 +1,11 @@
 """The three bodies of POST /classify, read within limits into one `Order`.
 
-    multipart/form-data                        parts `images` (files), fields `model` and `top_k`
+    multipart/form-data                        parts `images` (files), fields `model`, `version`, `top_k`
     image/* or application/octet-stream        the picture itself
-    application/json                           {"images": ["<base64>", …], "model": …, "top_k": …}
+    application/json                           {"images": ["<base64>", …], "model": …, "version": …, "top_k": …}
 
-`model` and `top_k` may stand in the query of each. Nothing is written to disk, and of a body that is too large no
-more is kept than the limit.
+`model` (a name, or name/version), `version` and `top_k` may stand in the query of each. Nothing is written to disk, and
+of a body that is too large no more is kept than the limit.
 """
 
 import base64
@@ -23,7 +23,7 @@ from starlette.requests import Request
 from inference.errors import ImageUnsupported, ParameterInvalid, PetalpawError, RequestTooLarge, TooManyImages
 from service.settings import Settings
 
-PARAMETERS = ("model", "top_k")
+PARAMETERS = ("model", "version", "top_k")
 FIELDS = ("images", *PARAMETERS)
 _MAX_PARAMETER_BYTES = 1024
 _SPARE_VALUES = 64
@@ -44,6 +44,7 @@ class Order:
 
     pictures: tuple[Picture, ...]
     model: str | None
+    version: str | None
     top_k: int | None
 
 
@@ -76,7 +77,7 @@ async def read_order(request: Request, settings: Settings) -> Order:
         raise ParameterInvalid("there is no picture in the request; send at least one as 'images'")
     if len(pictures) > settings.max_images:
         raise _too_many(settings.max_images)
-    return Order(tuple(pictures), _model(parameters), _top_k(parameters))
+    return Order(tuple(pictures), *_model(parameters), _top_k(parameters))
 
 
 async def body_chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
@@ -193,10 +194,19 @@ def _single(items: Iterable[tuple[str, Any]], name: str) -> Any:
     return values[0] if values else None
 
 
-def _model(parameters: Iterable[tuple[str, Any]]) -> str | None:
-    value = _single(parameters, "model")
+def _model(parameters: list[tuple[str, Any]]) -> tuple[str | None, str | None]:
+    """Name and version; `model` may hold both, as name/version."""
+    model, version = _text(parameters, "model"), _text(parameters, "version")
+    name, _, inside = (model or "").partition("/")
+    if inside and version not in (None, inside):
+        raise ParameterInvalid(f"'model' asks for version {inside[:64]!r}, 'version' for {version!r:.64}; give one")
+    return name or None, inside or version or None
+
+
+def _text(parameters: Iterable[tuple[str, Any]], name: str) -> str | None:
+    value = _single(parameters, name)
     if value is not None and not isinstance(value, str):
-        raise ParameterInvalid("'model' must be a string")
+        raise ParameterInvalid(f"{name!r} must be a string")
     return value
 
 

@@ -12,7 +12,11 @@ from service.call import TIMEOUT, Call
 from service.problem import problem, problems
 
 _PARAMETERS = {
-    "model": {"type": "string", "description": "needed where several models are served and none is the default"},
+    "model": {
+        "type": "string",
+        "description": "a name, or name/version; needed where several models are served and none is the default",
+    },
+    "version": {"type": "string", "description": "by default the model's default version"},
     "top_k": {"type": "integer", "minimum": 1, "description": "classes per answer"},
 }
 _TIMEOUT = {
@@ -76,7 +80,7 @@ async def classify(request: Request) -> Response:
     state.streams.admission.admit(call)
     with call.stage("read"):
         order = await read_order(request, state.settings)
-    with state.catalog.use(order.model) as classifier:
+    with state.catalog.use(order.model, order.version) as classifier:
         outcomes = await state.streams.outcomes(call, classifier, order.pictures, order.top_k or state.settings.top_k)
     if len(outcomes) == 1 and isinstance(outcomes[0], PetalpawError):
         raise outcomes[0]

@@ -1,14 +1,15 @@
-"""What Petalpaw adds to BentoML's /metrics: pictures by outcome, seconds by stage, sizes of adaptive batches."""
+"""What Petalpaw adds to BentoML's /metrics: pictures by outcome, seconds by stage, batches, what runs the models."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from inference.classifier import Classifier
 from service.call import Call, Stage
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Gauge
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -19,7 +20,7 @@ class Metrics:
 
     def __init__(self, registry: "CollectorRegistry | None" = None) -> None:
         # BentoML must set prometheus_client up for several processes before it is imported.
-        from prometheus_client import REGISTRY, Counter, Histogram
+        from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         registry = REGISTRY if registry is None else registry
         self._pictures = Counter(
@@ -34,6 +35,27 @@ class Metrics:
         )
         self._batches = Histogram(
             "petalpaw_batch_pictures", "Pictures per adaptive batch", ["model"], buckets=_BATCHES, registry=registry
+        )
+        self._runtimes = Gauge(
+            "petalpaw_runtime_info",
+            "1 for every version that is loaded, with what runs it and where; 0 once it is unloaded",
+            ["model", "version", "runtime", "device", "execution_provider"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
+    def loaded(self, classifier: Classifier) -> None:
+        """A classifier is there: what runs it, and where."""
+        self._runtime(classifier).inc()
+
+    def unloaded(self, classifier: Classifier) -> None:
+        """It is gone; its series stays, at 0."""
+        self._runtime(classifier).dec()
+
+    def _runtime(self, classifier: Classifier) -> "Gauge":
+        artifact, runtime = classifier.artifact, classifier.runtime
+        return self._runtimes.labels(
+            artifact.name, artifact.version, runtime.name, runtime.device, runtime.execution_provider
         )
 
     def picture(self, model: str, code: str = "ok") -> None:

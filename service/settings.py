@@ -20,6 +20,9 @@ PREFIX = "PETALPAW_"
 # Kubernetes sets these in every container beside a Service named petalpaw.
 _FROM_KUBERNETES = re.compile(r"PETALPAW_(SERVICE_|PORT$|PORT_)")
 
+_MODEL = r"[a-z0-9][a-z0-9_-]{0,63}(/[1-9][0-9]{0,8})?"
+_SERVED = rf"^{_MODEL}(,{_MODEL})*$"
+
 
 class Settings(BaseSettings):
     """The whole configuration of the service, validated before anything is loaded.
@@ -29,8 +32,31 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
-    models: Path = Field(
-        Path("models"), description="The model repository; the latest version of each model is served."
+    models: Path = Field(Path("models"), description="The model repository.")
+    serve: str | None = Field(
+        None,
+        pattern=_SERVED,
+        description="What of it is served, such as `catdog,flowers/2`: a model's latest versions, or the one named. By "
+        "default every model.",
+    )
+    versions: int = Field(1, ge=1, le=64, description="How many of its latest versions are served for each model.")
+    default_version: Literal["latest", "kept"] = Field(
+        "latest",
+        description="Which version answers requests that name none: the `latest`, or, with `kept`, the one that did so "
+        "before, until it is unloaded.",
+    )
+    agreement: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Least share of the photos in `PETALPAW_PROBES` on which a new version must agree with the one "
+        "that it replaces; by default none is asked for.",
+    )
+    probes: Path | None = Field(None, description="A folder of photos for that, with a folder for each model.")
+    poll_s: float | None = Field(
+        None,
+        ge=1,
+        description="Seconds between looks for new versions in the repository; by default only a request loads them.",
     )
     default_model: str | None = Field(
         None, description="The model for requests that name none. Not needed where one model is served."

@@ -90,6 +90,12 @@ class Streams:
 
         return await asyncio.gather(*map(one, inputs))
 
+    def loaded(self, classifier: Classifier) -> None:
+        """Nothing to prepare."""
+
+    def unloaded(self, classifier: Classifier) -> None:
+        """Nothing to let go of."""
+
     def close(self) -> None:
         """Let go of the threads; work that has begun is finished."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -148,7 +154,13 @@ class BatchedStreams(Streams):
         self.share = count + max_batch_size
         self._max_batch_size = max_batch_size
         self._max_latency_ms = max_latency_ms
-        self._batches: dict[str, _Batches] = {}
+        self._batches: dict[Classifier, _Batches] = {}
+
+    def unloaded(self, classifier: Classifier) -> None:
+        """Let go of its batches, and of the classifier."""
+        batches = self._batches.pop(classifier, None)
+        if batches is not None:
+            batches.close()
 
     def close(self) -> None:
         """As `Streams.close`; crops that wait for a batch are refused."""
@@ -158,12 +170,12 @@ class BatchedStreams(Streams):
 
     async def _logits(self, call: Call, classifier: Classifier, data: bytes | Crop) -> LogitsRow:
         crop = await self._in_stream(call, classifier, lambda: self._crop(call, classifier, data))
-        digest = classifier.artifact.digest
-        if digest not in self._batches:
-            self._batches[digest] = _Batches(
-                classifier, self._max_batch_size, self._max_latency_ms, self._metrics, self.admission.inference(digest)
+        if classifier not in self._batches:
+            rate = self.admission.inference(classifier.artifact.digest)
+            self._batches[classifier] = _Batches(
+                classifier, self._max_batch_size, self._max_latency_ms, self._metrics, rate
             )
-        return await self._batches[digest].logits(call, crop)
+        return await self._batches[classifier].logits(call, crop)
 
 
 class _Batches:
@@ -217,9 +229,8 @@ class _Batches:
         raise Overloaded("the pictures before this one take longer than the service lets it wait; try again shortly")
 
 
-def streams(settings: Settings, budget: Budget, device: Device) -> Streams:
+def streams(settings: Settings, budget: Budget, device: Device, metrics: Metrics) -> Streams:
     """The streams that these settings ask for on this device."""
-    metrics = Metrics()
     if not settings.batched(device):
         return Streams(budget.streams, settings.max_pixels, metrics, settings.max_queue_s)
     return BatchedStreams(

@@ -6,12 +6,21 @@ repeats the model's name in the body.
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 _MOST_TENSORS = 16
 Size = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
 Scalar = StrictStr | StrictBool | StrictInt | float
 Parameters = dict[str, Scalar]
+
+
+def _whole(text: str) -> str:
+    """JSON can spell halves of characters, which no answer could repeat. Raises ValueError."""
+    text.encode()
+    return text
+
+
+Whole = Annotated[StrictStr, AfterValidator(_whole)]
 
 
 class _Read(BaseModel):
@@ -67,7 +76,7 @@ class RequestParameters(_Read):
 class InferRequest(_Read):
     """What a client wants inferred; without `outputs`, everything but the errors."""
 
-    id: StrictStr | None = None
+    id: Whole | None = None
     parameters: RequestParameters = RequestParameters()
     inputs: Annotated[tuple[RequestInput, ...], Field(max_length=_MOST_TENSORS)]
     outputs: Annotated[tuple[RequestOutput, ...], Field(max_length=_MOST_TENSORS)] = ()

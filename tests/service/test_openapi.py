@@ -24,7 +24,12 @@ def test_the_document_has_every_address(document: JSON) -> None:
     assert {"/classify", "/models", "/models/{name}", "/livez", "/readyz", "/metrics"} <= document["paths"].keys()
     body = document["paths"]["/classify"]["post"]["requestBody"]
     assert set(body["content"]) == {"multipart/form-data", "application/json", "image/*", "application/octet-stream"}
-    assert body["content"]["multipart/form-data"]["schema"]["properties"].keys() == {"images", "model", "top_k"}
+    assert body["content"]["multipart/form-data"]["schema"]["properties"].keys() == {
+        "images",
+        "model",
+        "version",
+        "top_k",
+    }
 
 
 def conforms(document: JSON, path: str, method: str, response: httpx.Response) -> None:
@@ -47,3 +52,4 @@ def test_answers_are_as_documented(client: httpx.Client, document: JSON, picture
     conforms(document, "/models", "get", client.get("/models"))
     conforms(document, "/models/{name}", "get", client.get("/models/tones"))
     conforms(document, "/models/{name}", "get", client.get("/models/roses"))
+    conforms(document, "/readyz", "get", client.get("/readyz"))

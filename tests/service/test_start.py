@@ -83,27 +83,29 @@ def test_a_damaged_repository_is_refused_by_name(
 ) -> None:
     damage(broken)
     with pytest.raises(ArtifactError) as caught:
-        Catalog.load(Settings(models=broken, device="cpu"), BUDGET)
+        Catalog.open(Settings(models=broken, device="cpu"), BUDGET)
     assert str(broken.parent / named if named == "models" else broken / named) in caught.value.detail
     assert told in caught.value.detail
 
 
 def test_a_default_model_must_be_there(broken: Path) -> None:
     with pytest.raises(ParameterInvalid, match=r"PETALPAW_DEFAULT_MODEL is 'roses'.*colours, tones"):
-        Catalog.load(Settings(models=broken, device="cpu", default_model="roses"), BUDGET)
+        Catalog.open(Settings(models=broken, device="cpu", default_model="roses"), BUDGET)
 
 
 def test_which_model_answers_when_none_is_named(broken: Path) -> None:
-    several = Catalog.load(Settings(models=broken, device="cpu"), BUDGET)
-    with pytest.raises(ParameterInvalid, match="colours, tones"):
-        several.choose(None)
-    chosen = Catalog.load(Settings(models=broken, device="cpu", default_model="tones"), BUDGET)
-    assert chosen.choose(None).artifact.name == "tones"
-    with pytest.raises(ModelUnknown):
-        chosen.choose("roses")
+    several = Catalog.open(Settings(models=broken, device="cpu"), BUDGET)
+    with pytest.raises(ParameterInvalid, match="colours, tones"), several.use(None):
+        pass
+    chosen = Catalog.open(Settings(models=broken, device="cpu", default_model="tones"), BUDGET)
+    with chosen.use(None) as default:
+        assert default.artifact.name == "tones"
+    with pytest.raises(ModelUnknown), chosen.use("roses"):
+        pass
     shutil.rmtree(broken / "tones")
-    single = Catalog.load(Settings(models=broken, device="cpu"), BUDGET)
-    assert single.choose(None).artifact.name == "colours"
+    single = Catalog.open(Settings(models=broken, device="cpu"), BUDGET)
+    with single.use(None) as only:
+        assert only.artifact.name == "colours"
 
 
 def test_a_refused_start_ends_the_whole_server(tmp_path: Path, broken: Path, repository: Repository) -> None:

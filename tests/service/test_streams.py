@@ -136,7 +136,8 @@ def test_pictures_that_would_wait_too_long_are_refused(classifier: Classifier, p
     batched = BatchedStreams(4, MAX_PIXELS, Metrics(CollectorRegistry()), max_batch_size=1, max_latency_ms=100)
 
     async def clients() -> list[list[Outcome]]:
-        requests = [batched.outcomes(Call(), Slow(classifier), [Picture(picture())], 1) for _ in range(30)]
+        slow = Slow(classifier)
+        requests = [batched.outcomes(Call(), slow, [Picture(picture())], 1) for _ in range(30)]
         return await asyncio.gather(*requests)
 
     outcomes = [outcomes[0] for outcomes in asyncio.run(clients())]

@@ -1,0 +1,390 @@
+"""Versions come and go while requests go on: the catalog itself, on real artifacts."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from inference.budget import Budget
+from inference.classifier import Classifier
+from inference.errors import (
+    AgreementTooLow,
+    DigestMismatch,
+    ManifestInvalid,
+    ModelUnknown,
+    ParameterInvalid,
+    SelfTestFailed,
+)
+from inference.repository import Repository
+from service.catalog import Catalog
+from service.settings import Settings
+from tests.conftest import BLUE, GREEN, RED, colour_artifact
+from tests.service.conftest import ROOT, environment
+
+ENGLISH, GERMAN = ("red", "green", "blue"), ("rot", "gruen", "blau")
+Labels = tuple[str, str, str]
+Publish = Callable[..., str]
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Publish:
+    """Publish a further version of `colours` in tmp_path/models; its labels tell versions apart."""
+
+    def published(labels: Labels = ENGLISH, name: str = "colours") -> str:
+        source = colour_artifact(tmp_path / "exported", name, labels)
+        return Repository(tmp_path / "models").publish(source).version
+
+    return published
+
+
+@pytest.fixture
+def probes(tmp_path: Path, picture: Callable[..., bytes]) -> Path:
+    """Four photos to compare versions of `colours` on."""
+    folder = tmp_path / "probes"
+    (folder / "colours").mkdir(parents=True)
+    for number, colour in enumerate((RED, GREEN, BLUE, RED)):
+        (folder / "colours" / f"{number}.jpg").write_bytes(picture(colour, seed=number))
+    return folder
+
+
+def opened(folder: Path, **settings: object) -> Catalog:
+    return Catalog.open(Settings(models=folder / "models", device="cpu", **settings), Budget(cores=1))
+
+
+def live(work: Callable[[Catalog], Awaitable[None]], catalog: Catalog) -> None:
+    """Run what a request's coroutine would do, and close the catalog."""
+
+    async def run() -> None:
+        try:
+            await asyncio.wait_for(work(catalog), 30)
+        finally:
+            catalog.close()
+
+    asyncio.run(run())
+
+
+def states(catalog: Catalog) -> list[str]:
+    return [f"{one.name}/{one.version} {one.state}{' *' if one.default else ''}" for one in catalog.index()]
+
+
+def damage(folder: Path, version: str) -> Path:
+    """Turn the last bit of a published model around."""
+    path = folder / "models" / "colours" / version / "model.onnx"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def test_a_new_version_takes_over_and_the_old_one_goes(tmp_path: Path, publish: Publish) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        publish(GERMAN)
+        assert states(catalog) == ["colours/1 READY *", "colours/2 UNAVAILABLE"]
+        await catalog.load("colours")
+        assert states(catalog) == ["colours/1 UNAVAILABLE", "colours/2 READY *"]
+        assert catalog.index()[0].reason == "replaced by a newer version"
+        with catalog.use("colours") as classifier:
+            assert classifier.labels == GERMAN
+        with (
+            pytest.raises(ModelUnknown, match="version '1' of colours is not served; served: 2"),
+            catalog.use("colours", "1"),
+        ):
+            pass
+
+    live(work, opened(tmp_path))
+
+
+def test_several_versions_answer_side_by_side(tmp_path: Path, publish: Publish) -> None:
+    for labels in (ENGLISH, GERMAN, ENGLISH):
+        publish(labels)
+
+    async def work(catalog: Catalog) -> None:
+        assert states(catalog) == ["colours/1 UNAVAILABLE", "colours/2 READY", "colours/3 READY *"]
+        with catalog.use("colours", "2") as second, catalog.use(None) as newest:
+            assert (second.labels, newest.labels) == (GERMAN, ENGLISH)
+        await catalog.load("colours", "1")
+        assert states(catalog) == ["colours/1 READY", "colours/2 READY", "colours/3 READY *"]
+        await catalog.unload("colours", "3")
+        assert states(catalog)[1:] == ["colours/2 READY *", "colours/3 UNAVAILABLE"]
+        assert catalog.index()[2].reason == "unloaded on request"
+
+    live(work, opened(tmp_path, versions=2))
+
+
+def test_what_is_served_can_be_named(tmp_path: Path, publish: Publish) -> None:
+    publish()
+    publish()
+    publish(name="tones")
+    assert states(opened(tmp_path, serve="colours/1")) == [
+        "colours/1 READY *",
+        "colours/2 UNAVAILABLE",
+        "tones/1 UNAVAILABLE",
+    ]
+    assert states(opened(tmp_path, serve="tones,colours"))[1:] == ["colours/2 READY *", "tones/1 READY *"]
+    with pytest.raises(ModelUnknown, match="there is no model 'colours/7'"):
+        opened(tmp_path, serve="colours/7")
+    with pytest.raises(ModelUnknown, match="there is no model 'roses'"):
+        opened(tmp_path, serve="tones,roses")
+
+
+def test_a_kept_default_stays_until_it_is_unloaded(tmp_path: Path, publish: Publish) -> None:
+    publish()
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        publish(GERMAN)
+        await catalog.load("colours")
+        assert states(catalog) == ["colours/1 UNAVAILABLE", "colours/2 READY *", "colours/3 READY"]
+        await catalog.unload("colours", "2")
+        assert states(catalog)[2] == "colours/3 READY *"
+
+    live(work, opened(tmp_path, default_version="kept"))
+
+
+def test_a_request_keeps_its_version_to_the_end(
+    tmp_path: Path, publish: Publish, picture: Callable[..., bytes]
+) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        with catalog.use("colours") as held:
+            unloading = asyncio.create_task(catalog.unload("colours"))
+            await asyncio.sleep(0.05)
+            assert not unloading.done()
+            assert states(catalog) == ["colours/1 UNAVAILABLE"]
+            with pytest.raises(ModelUnknown, match="there is no model 'colours'; known: none"), catalog.use("colours"):
+                pass
+            (outcome,) = held.classify([picture(GREEN)])
+            assert getattr(outcome, "label", outcome) == "green"
+        await unloading
+        await catalog.load("colours")
+        assert states(catalog) == ["colours/1 READY *"]
+
+    live(work, opened(tmp_path))
+
+
+def test_watchers_hear_of_every_classifier(tmp_path: Path, publish: Publish) -> None:
+    publish()
+    heard: list[str] = []
+
+    class Listener:
+        def loaded(self, classifier: Classifier) -> None:
+            heard.append(f"+{classifier.artifact.version}")
+
+        def unloaded(self, classifier: Classifier) -> None:
+            heard.append(f"-{classifier.artifact.version}")
+
+    async def work(catalog: Catalog) -> None:
+        catalog.watch(Listener())
+        publish()
+        await catalog.load("colours")
+        await catalog.load("colours", "2")
+        await catalog.unload("colours")
+        assert heard == ["+1", "+2", "-1", "+2", "-2", "-2"]
+
+    live(work, opened(tmp_path))
+
+
+def test_a_client_that_leaves_does_not_leave_a_load_half_done(tmp_path: Path, publish: Publish) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        publish()
+        leaving = asyncio.create_task(catalog.load("colours"))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        while states(catalog)[1] != "colours/2 READY *":
+            await asyncio.sleep(0.01)
+
+    live(work, opened(tmp_path))
+
+
+def test_a_damaged_version_is_refused_and_the_old_one_goes_on(tmp_path: Path, publish: Publish) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        publish()
+        damage(tmp_path, "2")
+        with pytest.raises(DigestMismatch):
+            await catalog.load("colours")
+        old, new = catalog.index()
+        assert (old.state, old.default, new.state) == ("READY", True, "UNAVAILABLE")
+        assert "is not the file that was published" in new.reason
+        with catalog.use("colours") as classifier:
+            assert classifier.artifact.version == "1"
+
+    live(work, opened(tmp_path))
+
+
+def test_a_version_that_fails_its_self_test_is_refused(
+    tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        publish()
+
+        def failing(_self: Classifier, _sizes: object = ()) -> None:
+            raise SelfTestFailed("logits differ")
+
+        monkeypatch.setattr(Classifier, "self_test", failing)
+        with pytest.raises(SelfTestFailed):
+            await catalog.load("colours")
+        assert states(catalog) == ["colours/1 READY *", "colours/2 UNAVAILABLE"]
+        assert catalog.index()[1].reason == "logits differ"
+
+    live(work, opened(tmp_path))
+
+
+@pytest.mark.parametrize("harm", [lambda folder: damage(folder, "1"), lambda folder: shutil.rmtree(folder / "models")])
+def test_a_served_model_outlives_its_files(
+    tmp_path: Path, publish: Publish, picture: Callable[..., bytes], harm: Callable[[Path], object]
+) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        harm(tmp_path)
+        with pytest.raises((DigestMismatch, ModelUnknown, ManifestInvalid)) as refused:
+            await catalog.load("colours", "1")
+        (entry,) = catalog.index()
+        assert (entry.state, entry.default) == ("READY", True)
+        assert entry.reason in ("", refused.value.detail)
+        with catalog.use("colours") as classifier:
+            (outcome,) = classifier.classify([picture(BLUE)])
+        assert getattr(outcome, "label", outcome) == "blue"
+
+    live(work, opened(tmp_path))
+
+
+def test_nothing_unknown_is_remembered(tmp_path: Path, publish: Publish) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        for name, version in (("roses", None), ("../colours", None), ("colours", "2"), ("colours", "../1")):
+            with pytest.raises(ModelUnknown):
+                await catalog.load(name, version)
+            with pytest.raises(ModelUnknown):
+                await catalog.unload(name, version)
+        assert states(catalog) == ["colours/1 READY *"]
+
+    live(work, opened(tmp_path))
+
+
+def test_a_version_that_disagrees_is_refused(tmp_path: Path, publish: Publish, probes: Path) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        publish(("red", "green", "cyan"))
+        with pytest.raises(
+            AgreementTooLow, match=r"colours/2 agrees with colours/1 on 3 of 4 photos, 80.0% are asked for"
+        ):
+            await catalog.load("colours")
+        assert states(catalog) == ["colours/1 READY *", "colours/2 UNAVAILABLE"]
+        publish()
+        await catalog.load("colours")
+        assert states(catalog)[2] == "colours/3 READY *"
+
+    live(work, opened(tmp_path, agreement=0.8, probes=probes))
+
+
+def test_the_gate_holds_at_the_start_too(tmp_path: Path, publish: Publish, probes: Path) -> None:
+    publish()
+    publish(GERMAN)
+    catalog = opened(tmp_path, agreement=1, probes=probes)
+    assert states(catalog) == ["colours/1 READY *", "colours/2 UNAVAILABLE"]
+    assert "colours/2 agrees with colours/1 on 0 of 4 photos" in catalog.index()[1].reason
+    publish(GERMAN)
+    assert states(opened(tmp_path, agreement=1, probes=probes))[1:] == ["colours/2 UNAVAILABLE", "colours/3 READY *"]
+
+
+def test_the_gate_needs_photos(tmp_path: Path, publish: Publish, probes: Path) -> None:
+    publish()
+    with pytest.raises(ParameterInvalid, match="PETALPAW_AGREEMENT is set, but not PETALPAW_PROBES"):
+        opened(tmp_path, agreement=0.9)
+    (probes / "colours" / "notes.txt").write_text("no photo")
+    publish()
+    with pytest.raises(ParameterInvalid, match=r"notes\.txt is no photo to compare the versions on"):
+        opened(tmp_path, agreement=0.9, probes=probes)
+    shutil.rmtree(probes / "colours")
+    with pytest.raises(ParameterInvalid, match=r"there is no photo in .*colours"):
+        opened(tmp_path, agreement=0.9, probes=probes)
+
+
+def test_new_versions_are_found_and_what_was_unloaded_stays_so(tmp_path: Path, publish: Publish) -> None:
+    publish()
+
+    async def until(catalog: Catalog, expected: list[str]) -> None:
+        async with asyncio.timeout(10):
+            while states(catalog) != expected:
+                await asyncio.sleep(0.02)
+
+    async def work(catalog: Catalog) -> None:
+        catalog.follow(0.05)
+        publish()
+        damaged = damage(tmp_path, "2")
+        while "is not the file that was published" not in catalog.index()[1].reason:
+            await asyncio.sleep(0.02)
+        shutil.copyfile(tmp_path / "exported" / "model.onnx", damaged)
+        await until(catalog, ["colours/1 UNAVAILABLE", "colours/2 READY *"])
+        publish(name="tones")
+        await until(catalog, ["colours/1 UNAVAILABLE", "colours/2 READY *", "tones/1 READY *"])
+        await catalog.unload("tones")
+        publish(name="tones")
+        await catalog.load("colours", "1")
+        await catalog.unload("colours", "2")
+        await asyncio.sleep(0.3)
+        assert states(catalog) == [
+            "colours/1 READY *",
+            "colours/2 UNAVAILABLE",
+            "tones/1 UNAVAILABLE",
+            "tones/2 UNAVAILABLE",
+        ]
+
+    live(work, opened(tmp_path))
+
+
+_CYCLES = """
+import asyncio, json
+from pathlib import Path
+
+import psutil
+from inference.budget import Budget
+from service.catalog import Catalog
+from service.settings import Settings
+
+async def cycles():
+    catalog = Catalog.open(Settings(models=Path("models"), serve="catdog", device="cpu"), Budget(cores=1))
+    memory = psutil.Process().memory_info
+    for _ in range(6):
+        loaded = memory().rss
+        await catalog.unload("catdog")
+        yield loaded, memory().rss
+        await catalog.load("catdog")
+    catalog.close()
+
+async def main():
+    print(json.dumps([each async for each in cycles()]))
+
+asyncio.run(main())
+"""
+
+
+def test_memory_returns(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CYCLES], cwd=ROOT, env=environment(tmp_path), capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    sizes = json.loads(done.stdout)[1:]  # imports and pools come in the first round and stay
+    for loaded, unloaded in sizes:
+        assert loaded - unloaded > 30_000_000, sizes
+    unloaded = [each for _, each in sizes]
+    assert max(unloaded) - min(unloaded) < 10_000_000, sizes
