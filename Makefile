@@ -27,7 +27,8 @@ lock:
 	uv=$$(requirements/uv.sh) && \
 	$$uv pip compile pyproject.toml requirements/build.in --all-extras $(LOCK) -o requirements/dev.txt && \
 	$$uv pip compile pyproject.toml requirements/build.in $(LOCK) -c requirements/dev.txt -o requirements/serve.txt && \
-	$$uv pip compile pyproject.toml requirements/build.in --extra cuda $(LOCK) -c requirements/dev.txt -o requirements/cuda.txt
+	$$uv pip compile pyproject.toml requirements/build.in --extra cuda $(LOCK) -c requirements/dev.txt -o requirements/cuda.txt && \
+	for peer in kserve mlserver; do $$uv pip compile tests/peers/$$peer.in $(LOCK) -o tests/peers/$$peer.txt || exit; done
 
 # Builds the image and holds it to docs/operations.md; needs a Docker engine.
 container-check: dev

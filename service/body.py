@@ -93,6 +93,14 @@ async def body_chunks(request: Request, limit: int) -> AsyncGenerator[bytes, Non
         yield chunk
 
 
+async def read_body(request: Request, limit: int) -> bytearray:
+    """The whole body. Raises RequestTooLarge."""
+    body = bytearray()
+    async for chunk in body_chunks(request, limit):
+        body += chunk
+    return body
+
+
 class _Parser(MultiPartParser):
     """starlette's parser with all files in memory, whose sum `body_chunks` limits, and a limit on parts of any kind."""
 

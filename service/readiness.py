@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inference.errors import NotReady
 from service.answer import Ready, ready
+from service.catalog import Catalog
 from service.problem import problems
 
 PATH = "/readyz"
@@ -28,11 +29,17 @@ class Readiness:
         await (self.api if own else self.app)(scope, receive, send)
 
 
+def ready_catalog(request: Request) -> Catalog:
+    """The catalog, if it serves anything. Raises NotReady."""
+    catalog: Catalog = request.app.state.catalog
+    if not catalog.classifiers:
+        raise NotReady("no model is loaded; load one, or start the service again")
+    return catalog
+
+
 @router.head(PATH, include_in_schema=False)
 @router.get(PATH, response_model=Ready, responses=problems(503))
 async def readyz(request: Request) -> Response:
     """Ready: at least one model is loaded, and has given PyTorch's answers on this machine."""
-    catalog = request.app.state.catalog
-    if not catalog.classifiers:
-        raise NotReady("no model is loaded; load one, or start the service again")
+    catalog = ready_catalog(request)
     return Response(to_json(ready(catalog.device, catalog.served)), media_type="application/json")

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from inference.classifier import Classifier
-from service.body import body_chunks
+from service.body import read_body
 from service.call import Call
 from service.openinference import signature
 from service.openinference.messages import InferResponse, RequestOutput
@@ -83,10 +84,14 @@ async def infer(request: Request) -> Response:
     """Logits, probabilities and more for one picture or several."""
     call = Call.of(request)
     state = request.app.state
+    # The queue may be full before the body is read, and its pictures known.
+    state.streams.admission.admit(call)
     with call.stage("read"):
-        body = await _body(request, state.settings.max_body_bytes)
+        body = await read_body(request, state.settings.max_body_bytes)
     with used_model(request) as classifier:
         message, wanted, inputs = await _read(request, body, classifier, state.settings)
+        if message.request.parameters.timeout:
+            call.deadline = min(call.deadline, monotonic() + message.request.parameters.timeout / 1e6)
         rows = await state.streams.logits(call, classifier, inputs)
         rows = complete(rows, message.request.inputs[0].name, wanted)
         answer, json_length = write_answer(message.request, wanted, classifier, Results(classifier, rows))
@@ -95,13 +100,6 @@ async def infer(request: Request) -> Response:
         return Response(answer, headers=headers, media_type="application/json")
     headers[HEADER_LENGTH] = str(json_length)
     return Response(answer, headers=headers, media_type="application/octet-stream")
-
-
-async def _body(request: Request, limit: int) -> bytearray:
-    body = bytearray()
-    async for chunk in body_chunks(request, limit):
-        body += chunk
-    return body
 
 
 async def _read(

@@ -4,7 +4,7 @@ What is read is strict about what it needs and ignores what it does not know, as
 repeats the model's name in the body.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
@@ -68,9 +68,13 @@ class RequestOutput(_Read):
 
 
 class RequestParameters(_Read):
-    """`binary_data_output` holds for the outputs that do not say themselves."""
+    """`binary_data_output` holds for the outputs that do not say themselves.
+
+    `timeout` is Triton's: microseconds after which nobody waits for the answer; 0 for no limit.
+    """
 
     binary_data_output: StrictBool = False
+    timeout: Annotated[StrictInt, Field(ge=0, le=10**12)] = 0
 
 
 class InferRequest(_Read):
@@ -80,6 +84,31 @@ class InferRequest(_Read):
     parameters: RequestParameters = RequestParameters()
     inputs: Annotated[tuple[RequestInput, ...], Field(max_length=_MOST_TENSORS)]
     outputs: Annotated[tuple[RequestOutput, ...], Field(max_length=_MOST_TENSORS)] = ()
+
+
+class IndexRequest(_Read):
+    """Which entries of the index are wanted."""
+
+    ready: StrictBool = False
+
+
+class ControlParameters(_Read):
+    """`version` is Petalpaw's; `config` and `file:…` are Triton's for models that a request brings along."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    version: StrictStr | None = None
+
+    @model_validator(mode="after")
+    def _only_from_the_repository(self) -> "ControlParameters":
+        if any(name == "config" or name.startswith("file:") for name in self.model_extra or ()):
+            raise ValueError("a model's files and configuration come from the repository alone, not from a request")
+        return self
+
+
+class ControlRequest(_Read):
+    """What a load or unload may say."""
+
+    parameters: ControlParameters = ControlParameters()
 
 
 class Refusal(BaseModel):
@@ -130,6 +159,15 @@ class ModelMetadata(BaseModel):
     platform: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
+
+
+class ModelState(BaseModel):
+    """One version in the index; `reason` says why it is not ready, or could not be loaded anew."""
+
+    name: str
+    version: str
+    state: Literal["READY", "LOADING", "UNAVAILABLE"]
+    reason: str
 
 
 class ResponseOutput(BaseModel):

@@ -29,7 +29,7 @@ async def metadata(request: Request) -> Response:
         return said(
             ModelMetadata(
                 name=artifact.name,
-                versions=(artifact.version,),
+                versions=_versions(request, artifact.name),
                 platform=_platform(classifier),
                 inputs=tuple(map(_described, signature.inputs(classifier))),
                 outputs=tuple(map(_described, signature.outputs(classifier))),
@@ -50,6 +50,8 @@ async def configuration(request: Request) -> Response:
     with used_model(request) as classifier:
         settings = request.app.state.settings
         config = _configuration(classifier, settings.max_images, request.app.state.streams.count)
+        versions = _versions(request, classifier.artifact.name)
+    config["version_policy"] = {"specific": {"versions": list(map(int, versions))}}
     return Response(to_json(config), media_type="application/json")
 
 
@@ -61,7 +63,6 @@ def _configuration(classifier: Classifier, max_images: int, streams: int) -> dic
         "name": classifier.artifact.name,
         "platform": _platform(classifier),
         "backend": classifier.runtime.name,
-        "version_policy": {"specific": {"versions": [int(classifier.artifact.version)]}},
         "max_batch_size": max_images,
         "input": [{**_configured(tensor), "optional": True} for tensor in signature.inputs(classifier)],
         "output": [_configured(tensor) for tensor in signature.outputs(classifier)],
@@ -72,6 +73,12 @@ def _configuration(classifier: Classifier, max_images: int, streams: int) -> dic
             "temperature": {"string_value": str(manifest.calibration.temperature)},
         },
     }
+
+
+def _versions(request: Request, name: str) -> tuple[str, ...]:
+    """The versions of a model that are served."""
+    served = [classifier.artifact for classifier in request.app.state.catalog.served]
+    return tuple(artifact.version for artifact in served if artifact.name == name)
 
 
 def _platform(classifier: Classifier) -> str:

@@ -7,6 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.openinference.messages import Live, Ready, ServerMetadata
+from service.openinference.paths import refusals
+from service.readiness import ready_catalog
 
 NAME = "petalpaw"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration")
@@ -31,7 +33,8 @@ async def live() -> Response:
     return said(Live(live=True))
 
 
-@router.get("/v2/health/ready", response_model=Ready)
-async def ready() -> Response:
-    """Whether models can be used."""
+@router.get("/v2/health/ready", response_model=Ready, responses=refusals(503))
+async def ready(request: Request) -> Response:
+    """Whether models can be used; the same as /readyz."""
+    ready_catalog(request)
     return said(Ready(ready=True))

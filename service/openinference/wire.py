@@ -7,15 +7,17 @@ Content-Encoding, Accept-Encoding  gzip or deflate, around all of that
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from inference.errors import ParameterInvalid, RequestTooLarge
 from inference.manifest import problems
 from service.openinference.messages import InferRequest, RequestInput
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+
+T = TypeVar("T", bound=BaseModel)
 
 _MOST_VALUES = 1_000_000
 """Values in a request's JSON object. Each takes up to 64 bytes once it is read, however short its text is."""
@@ -38,8 +40,25 @@ class Message:
 def read_message(body: bytearray, header_length: str | None) -> Message:
     """Take a body apart. Raises ParameterInvalid or RequestTooLarge."""
     end = _json_length(header_length, len(body))
-    request = _request(body, end)
+    request = read_json(body[:end], InferRequest)
     return Message(request, _binary(request.inputs, memoryview(body)[end:]))
+
+
+def read_json(text: bytearray, kind: type[T]) -> T:
+    """A JSON object of the protocol. Raises ParameterInvalid, or RequestTooLarge for more values than are read."""
+    if sum(map(text.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise RequestTooLarge(
+            f"more than {_MOST_VALUES:,} values in JSON; send tensors in binary form, or encoded pictures as BYTES"
+        )
+    try:
+        content = json.loads(text, object_pairs_hook=_each_once, parse_constant=_not_json)
+    # RecursionError: arrays in arrays in arrays; ValueError: not JSON, not UTF-8, or a number of thousands of digits.
+    except (ValueError, RecursionError) as error:
+        raise ParameterInvalid(f"the request is not JSON that can be read: {error}") from None
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise ParameterInvalid(f"the request is not one of the protocol: {problems(error)}") from None
 
 
 def decompressed(body: bytearray, encoding: str, limit: int) -> bytearray:
@@ -79,22 +98,6 @@ def _json_length(said: str | None, size: int) -> int:
             f"1 to {size} here"
         )
     return int(said)
-
-
-def _request(body: bytearray, end: int) -> InferRequest:
-    if sum(body.count(mark, 0, end) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
-        raise RequestTooLarge(
-            f"more than {_MOST_VALUES:,} values in JSON; send tensors in binary form, or encoded pictures as BYTES"
-        )
-    try:
-        content = json.loads(body[:end], object_pairs_hook=_each_once, parse_constant=_not_json)
-    # RecursionError: arrays in arrays in arrays; ValueError: not JSON, not UTF-8, or a number of thousands of digits.
-    except (ValueError, RecursionError) as error:
-        raise ParameterInvalid(f"the request is not JSON that can be read: {error}") from None
-    try:
-        return InferRequest.model_validate(content)
-    except ValidationError as error:
-        raise ParameterInvalid(f"the request is not one of the protocol: {problems(error)}") from None
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def test_what_is_not_known_is_ignored(client: httpx.Client, picture: Picture) ->
         "model_name": "colours",
         "id": None,
         "outputs": None,
-        "parameters": {"timeout": 5, "sequence_id": "a"},
+        "parameters": {"priority": 1, "sequence_id": "a"},
     }
     answer = client.post(INFER, json=content).json()
     assert "id" not in answer
