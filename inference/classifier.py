@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from PIL import Image
 
 from inference.errors import DeviceUnavailable, ImageError, ManifestInvalid, RuntimeMissing, SelfTestFailed
 from inference.golden import golden_crops
@@ -71,7 +72,15 @@ class Classifier:
 
     def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Crop:
         """Picture bytes → uint8 (height, width, 3). Raises ImageError and nothing else."""
-        return self.artifact.manifest.preprocessing(data, max_pixels)
+        return self.crop_of(self.decode(data, max_pixels))
+
+    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+        """The first half of `preprocess`: an upright RGB image. Raises ImageError and nothing else."""
+        return self.artifact.manifest.preprocessing.decode(data, max_pixels)
+
+    def crop_of(self, image: Image.Image) -> Crop:
+        """The second half of `preprocess`: resize and crop."""
+        return self.artifact.manifest.preprocessing.crop_of(image)
 
     def logits(self, crops: Crop) -> Logits:
         """uint8 (batch, height, width, 3) → float32 (batch, classes)."""

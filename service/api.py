@@ -1,4 +1,4 @@
-"""The HTTP addresses of Petalpaw's own; BentoML adds /livez, /readyz, /metrics and a page to try them at /.
+"""The HTTP addresses of Petalpaw's own; BentoML adds /livez and a page to try them at /.
 
 Each part of the face is a router in a module of its own.
 """
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from inference.errors import ParameterInvalid, PetalpawError
-from service import classify, listing, readiness
+from service import classify, listing, metrics, readiness
 from service.openinference import addresses
 from service.problem import CLIENT_LEFT, of_status, refusal
 
@@ -23,7 +23,7 @@ api = FastAPI(
     redoc_url=None,
     openapi_url=None,
 )
-for part in (classify, listing, readiness, addresses):
+for part in (classify, listing, metrics, readiness, addresses):
     api.include_router(part.router)
 
 

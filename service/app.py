@@ -14,24 +14,32 @@ from service import launch
 
 if not launch.supervising():
     from inference.budget import Budget
+    from service import logs
     from service.api import api
     from service.catalog import Catalog
     from service.edge import Edge
-    from service.metrics import Metrics
+    from service.metrics import Metrics, forget_ended_processes
     from service.readiness import Readiness
     from service.settings import misspelt, read_settings
     from service.streams import streams
+    from service.telemetry import Telemetry
+    from service.tracing import Tracing
 
 # BentoML's own limit answers in a form of its own; the setting request_timeout_s, which comes first, must be below.
 _LONGEST_REQUEST_S = 60
 
-# The access log would fail on a content type that is not UTF-8, in the middle of the answer.
-_LOGGING = {"access": {"request_content_type": False}}
+# Ours say more (service/telemetry.py): BentoML's metrics and spans are named after whatever path a stranger asks for,
+# and its access log fails on a content type that is not UTF-8, in the middle of the answer.
+_SEEING = {
+    "logging": {"access": {"enabled": False}},
+    "metrics": {"enabled": False},
+    "tracing": {"excluded_urls": ".*"},
+}
 
 _log = logging.getLogger("bentoml.petalpaw")
 
 
-@bentoml.service(name="petalpaw", workers=1, traffic={"timeout": _LONGEST_REQUEST_S}, logging=_LOGGING)
+@bentoml.service(name="petalpaw", workers=1, traffic={"timeout": _LONGEST_REQUEST_S}, **_SEEING)
 class Petalpaw:
     """Image classification with an outcome for every picture."""
 
@@ -49,22 +57,25 @@ class Petalpaw:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]  # as above
     def close(self) -> None:
-        """Let go of the threads."""
+        """Let go of the threads, and send the last traces."""
         api.state.catalog.close()
         api.state.streams.close()
+        if api.state.tracing:
+            api.state.tracing.close()
 
     def _start(self) -> None:
         start = perf_counter()
         settings = read_settings()
+        logs.configure(settings.log_format)
         for line in misspelt():
             _log.warning("%s", line)
         budget = Budget.plan(streams=settings.streams, threads=settings.threads)
         _log.info("budget: %s", budget)
         catalog = Catalog.open(settings, budget)
-        metrics = Metrics()
+        forget_ended_processes()
         api.state.settings, api.state.catalog = settings, catalog
-        api.state.streams = streams(settings, budget, catalog.device, metrics)
-        catalog.watch(metrics)
+        api.state.metrics, api.state.tracing = Metrics(), Tracing.from_environment()
+        api.state.streams = streams(settings, budget, catalog.device, api.state.metrics)
         catalog.watch(api.state.streams)
         if settings.poll_s is not None:
             catalog.follow(settings.poll_s)
@@ -76,5 +87,6 @@ if not launch.supervising():
     made = cast("bentoml.Service[Petalpaw]", Petalpaw)
     api.state.service = made
     made.mount_asgi_app(api)
+    made.add_asgi_middleware(Telemetry, state=api.state)
     made.add_asgi_middleware(Edge, state=api.state)
     made.add_asgi_middleware(Readiness, api=api)

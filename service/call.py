@@ -2,11 +2,13 @@
 
 import secrets
 import string
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -23,16 +25,29 @@ _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
 _ID_LENGTH = 128
 
 
+class Spent(NamedTuple):
+    """A stage that has ended; `start` is a reading of `time.perf_counter`."""
+
+    stage: Stage
+    start: float
+    seconds: float
+
+
 @dataclass(slots=True)
 class Call:
     """`deadline` is a reading of `time.monotonic`, in seconds; nobody waits for the answer after it.
 
-    `spent` holds stages and their seconds as they end, from any thread; a stage stands there once per picture.
+    `spent` holds stages as they end, from any thread; a stage stands there once per picture. `model` is the
+    name/version that was used, `outcomes` counts its pictures by code, `problem` is the code of the problem that
+    answers the request as a whole: what log, metrics and traces say of it.
     """
 
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     deadline: float = float("inf")
-    spent: list[tuple[Stage, float]] = field(default_factory=list)
+    spent: list[Spent] = field(default_factory=list)
+    model: str | None = None
+    outcomes: Counter[str] = field(default_factory=Counter)
+    problem: str | None = None
 
     @classmethod
     def begin(cls, scope: Scope, request_id: str | None) -> "Call":
@@ -40,6 +55,14 @@ class Call:
         kept = request_id and len(request_id) <= _ID_LENGTH and _ID_CHARACTERS.issuperset(request_id)
         call = cls(request_id) if request_id and kept else cls()
         scope[_KEY] = call
+        current.set(call)
+        return call
+
+    @classmethod
+    def within(cls, scope: Scope) -> "Call | None":
+        """The call that the edge began for this scope, if it did."""
+        call = scope.get(_KEY)
+        assert call is None or isinstance(call, cls)
         return call
 
     @classmethod
@@ -75,4 +98,26 @@ class Call:
         try:
             yield
         finally:
-            self.spent.append((stage, perf_counter() - start))
+            self.spent.append(Spent(stage, start, perf_counter() - start))
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A call that is over, for log, metrics and traces.
+
+    `route` is the template of its address or `other`, `path` what was asked for, without query and percent-encoded;
+    `code` is `ok` or that of the problem; `start` is a reading of `time.perf_counter`.
+    """
+
+    call: Call
+    method: str
+    route: str
+    path: str
+    status: int
+    code: str
+    start: float
+    seconds: float
+
+
+current: ContextVar[Call | None] = ContextVar("call", default=None)
+"""The call that this task works for, so that its log lines carry its id."""

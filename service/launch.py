@@ -68,7 +68,11 @@ def supervising() -> bool:
 
 
 def supervise() -> None:
-    """In the supervisor: be ready to end with `REFUSED` when the worker asks for it."""
+    """In the supervisor: log as the worker does, and be ready to end with `REFUSED` when the worker asks for it."""
+    # Here, as above; and read without the settings, whose import would cost more than all else that this process does.
+    from service import logs
+
+    logs.configure("json" if os.environ.get("PETALPAW_LOG_FORMAT") == "json" else "text")
     context = click.get_current_context(silent=True)
     if context is None or threading.current_thread() is not threading.main_thread():
         return  # started from Python, whose owner sees the worker end

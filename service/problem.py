@@ -4,8 +4,10 @@ from typing import Any
 
 from pydantic_core import to_json
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from inference.errors import MethodUnsupported, Overloaded, PathUnknown, PetalpawError
+from service.call import Call
 
 MEDIA_TYPE = "application/problem+json"
 _OPEN_INFERENCE = "/v2"
@@ -16,12 +18,25 @@ CLIENT_LEFT = 499
 INTERNAL_DETAIL = "the service failed on this request; it is not the request's fault, and the log says more"
 
 
+class _Refusal(Response):
+    """The body of an error, which leaves its code with the call that it answers."""
+
+    def __init__(self, error: PetalpawError, body: Any, media_type: str) -> None:
+        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
+        super().__init__(to_json(body), error.status, headers, media_type)
+        self._code = error.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if call := Call.within(scope):
+            call.problem = self._code
+        await super().__call__(scope, receive, send)
+
+
 def refusal(path: str, error: PetalpawError) -> Response:
     """The answer for an error at this address: a problem, or under /v2 what the Open Inference Protocol prescribes."""
     if path != _OPEN_INFERENCE and not path.startswith(_OPEN_INFERENCE + "/"):
         return problem(error)
-    body = {"error": f"{error.code}: {error.detail}"}
-    return Response(to_json(body), error.status, _headers(error), "application/json")
+    return _Refusal(error, {"error": f"{error.code}: {error.detail}"}, "application/json")
 
 
 def problem(error: PetalpawError, **members: Any) -> Response:
@@ -34,11 +49,7 @@ def problem(error: PetalpawError, **members: Any) -> Response:
         "detail": error.detail,
         **members,
     }
-    return Response(to_json(body), error.status, _headers(error), MEDIA_TYPE)
-
-
-def _headers(error: PetalpawError) -> dict[str, str]:
-    return {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else {}
+    return _Refusal(error, body, MEDIA_TYPE)
 
 
 def title(code: str) -> str:

@@ -102,6 +102,9 @@ class Settings(BaseSettings):
         description="Longest queue, in seconds of expected work; requests that come on top of it are refused as "
         "`overloaded`.",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines for people, or one JSON object per line; docs/metrics.md lists the fields."
+    )
 
     def batched(self, device: Device) -> bool:
         """Whether crops are gathered into adaptive batches on this device."""

@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -26,7 +25,7 @@ from inference.runtimes.base import Device
 from service.admission import Admission, Rate
 from service.body import Picture
 from service.call import TOO_LATE, Call
-from service.metrics import Metrics
+from service.metrics import Metrics, Wait
 from service.pixels import pixels
 from service.settings import Settings
 
@@ -74,18 +73,24 @@ class Streams:
         self.admission.admit(call, math.ceil(len(inputs) / self.share))
         turns = asyncio.Semaphore(self.share)
         name, digest = classifier.artifact.name, classifier.artifact.digest
+        call.model = f"{name}/{classifier.artifact.version}"
+
+        def ended(code: str) -> None:
+            self._metrics.picture(name, code)
+            call.outcomes[code] += 1
 
         async def one(each: Input) -> LogitsRow | PetalpawError:
-            async with turns:
-                try:
-                    if isinstance(each, PetalpawError):
-                        raise each
-                    with self.admission.turn(self._pixels(each), digest):
-                        logits = await self._logits(call, classifier, each)
-                except PetalpawError as error:
-                    self._metrics.picture(name, error.code)
-                    return error
-            self._metrics.picture(name)
+            with self._metrics.in_flight(name):
+                async with turns:
+                    try:
+                        if isinstance(each, PetalpawError):
+                            raise each
+                        with self.admission.turn(self._pixels(each), digest):
+                            logits = await self._logits(call, classifier, each)
+                    except PetalpawError as error:
+                        ended(error.code)
+                        return error
+            ended("ok")
             return logits
 
         return await asyncio.gather(*map(one, inputs))
@@ -119,19 +124,25 @@ class Streams:
     def _crop(self, call: Call, classifier: Classifier, data: bytes | Crop) -> Crop:
         if isinstance(data, np.ndarray):
             return data
-        stage = self._metrics.stage(classifier.artifact.name, "decode", [call])
-        with stage, self.admission.decoding.timed(self._pixels(data)):
-            return classifier.preprocess(data, self._max_pixels)
+        name = classifier.artifact.name
+        with self.admission.decoding.timed(self._pixels(data)):
+            with self._metrics.stage(name, "decode", [call]):
+                image = classifier.decode(data, self._max_pixels)
+            with self._metrics.stage(name, "preprocess", [call]):
+                return classifier.crop_of(image)
 
     async def _in_stream(self, call: Call, classifier: Classifier, work: Callable[[], T]) -> T:
-        queued = perf_counter()
+        wait = self._metrics.wait(classifier.artifact.name, call)
 
         def turn() -> T:
-            self._metrics.spent(classifier.artifact.name, "queue", perf_counter() - queued, [call])
+            wait.end()
             call.check()
             return work()
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, turn)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, turn)
+        finally:
+            wait.end()
 
 
 class BatchedStreams(Streams):
@@ -190,13 +201,17 @@ class _Batches:
         self._metrics, self._rate = metrics, rate
         # A thread of its own: in the streams' queue a batch would wait behind pictures that are not decoded yet.
         self._thread = ThreadPoolExecutor(1, "batch")
-        self._dispatcher: CorkDispatcher[tuple[Call, Crop], LogitsRow | DeadlineExceeded] = CorkDispatcher(
+        self._dispatcher: CorkDispatcher[tuple[Wait, Crop], LogitsRow | DeadlineExceeded] = CorkDispatcher(
             max_latency_ms, max_batch_size, fallback=self._overloaded, get_batch_size=lambda _: 1
         )
         self._dispatched = self._dispatcher(self._run)
 
     async def logits(self, call: Call, crop: Crop) -> LogitsRow:
-        row = await self._dispatched((call, crop))
+        wait = self._metrics.wait(self._classifier.artifact.name, call)
+        try:
+            row = await self._dispatched((wait, crop))
+        finally:
+            wait.end()
         assert isinstance(row, np.ndarray)  # the dispatcher raises errors, and this fallback never returns
         return row
 
@@ -204,17 +219,19 @@ class _Batches:
         self._dispatcher.shutdown()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, batch: Sequence[tuple[Call, Crop]]) -> Sequence[LogitsRow | DeadlineExceeded]:
+    async def _run(self, batch: Sequence[tuple[Wait, Crop]]) -> Sequence[LogitsRow | DeadlineExceeded]:
         """Logits of the crops that somebody still waits for."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._together, batch)
 
-    def _together(self, batch: Sequence[tuple[Call, Crop]]) -> Sequence[LogitsRow | DeadlineExceeded]:
+    def _together(self, batch: Sequence[tuple[Wait, Crop]]) -> Sequence[LogitsRow | DeadlineExceeded]:
         name = self._classifier.artifact.name
-        awaited = [index for index, (call, _) in enumerate(batch) if call.remaining > 0]
+        for wait, _ in batch:
+            wait.end()
+        awaited = [index for index, (wait, _) in enumerate(batch) if wait.call.remaining > 0]
         rows: list[LogitsRow | DeadlineExceeded] = [DeadlineExceeded(TOO_LATE)] * len(batch)
         if awaited:
             self._metrics.batch(name, len(awaited))
-            stage = self._metrics.stage(name, "inference", [batch[index][0] for index in awaited])
+            stage = self._metrics.stage(name, "inference", [batch[index][0].call for index in awaited])
             with stage, self._rate.timed(len(awaited)):
                 logits = self._classifier.logits(np.stack([batch[index][1] for index in awaited]))
             for index, row in zip(awaited, logits, strict=True):
@@ -231,6 +248,7 @@ class _Batches:
 
 def streams(settings: Settings, budget: Budget, device: Device, metrics: Metrics) -> Streams:
     """The streams that these settings ask for on this device."""
+    metrics.streams(budget.streams)
     if not settings.batched(device):
         return Streams(budget.streams, settings.max_pixels, metrics, settings.max_queue_s)
     return BatchedStreams(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 
 import pytest
+from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from inference.classifier import Classifier
@@ -29,9 +30,9 @@ class Held(Classifier):
         self.go = threading.Event()
         self.decoded = self.inferred = 0
 
-    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Crop:
+    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         self.decoded += 1
-        return super().preprocess(data, max_pixels)
+        return super().decode(data, max_pixels)
 
     def logits(self, crops: Crop) -> Logits:
         self.go.wait(10)
@@ -181,9 +182,9 @@ def test_cancelled_work_leaves_the_queue_and_never_runs(held: Held, picture: Cal
 @pytest.mark.parametrize("kind", ["streams", "adaptive"])
 def test_what_is_late_is_dropped_before_each_stage(held: Held, picture: Callable[..., bytes], kind: str) -> None:
     class Late(Held):
-        def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Crop:
+        def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             sleep(0.3)
-            return super().preprocess(data, max_pixels)
+            return super().decode(data, max_pixels)
 
     late = Late(held)
     late.go.set()
@@ -210,4 +211,4 @@ def test_the_stages_of_a_call_are_noted(held: Held, picture: Callable[..., bytes
     held.go.set()
     one = call()
     asyncio.run(Streams(1, MAX_PIXELS, metrics()).logits(one, held, [picture()]))
-    assert [stage for stage, _ in one.spent] == ["queue", "decode", "inference"]
+    assert [spent.stage for spent in one.spent] == ["queue", "decode", "preprocess", "inference"]

@@ -64,11 +64,6 @@ def test_readyz_says_what_runs_where(live: Server) -> None:
     runtime = {"name": "onnx", "device": "cpu", "execution_provider": "CPUExecutionProvider"}
     assert [(one["model"]["version"], one["runtime"]) for one in body["models"]] == [("1", runtime), ("2", runtime)]
     assert live.client.head("/readyz").status_code == 200
-    info = (
-        'petalpaw_runtime_info{device="cpu",execution_provider="CPUExecutionProvider",model="colours",runtime="onnx",'
-    )
-    for version in ("1", "2"):
-        assert f'{info}version="{version}"}} 1.0' in live.client.get("/metrics").text
 
 
 def test_a_new_version_takes_over_without_a_lost_request(
@@ -100,7 +95,9 @@ def test_a_new_version_takes_over_without_a_lost_request(
     assert entries["1"]["reason"] == "replaced by a newer version"
     detail = live.client.get("/models/colours?version=2").json()
     assert (detail["labels"], [one["version"] for one in detail["versions"]]) == ([*GERMAN], ["1", "2", "3"])
-    assert 'version="1"} 0.0' in live.client.get("/metrics").text
+    found = live.client.get("/metrics").text
+    for version, state in (("1", "UNAVAILABLE"), ("3", "READY")):
+        assert f'petalpaw_model_state{{model="colours",state="{state}",version="{version}"}} 1.0' in found
 
 
 def wait_for(live: Server, condition: Callable[[dict[str, dict[str, object]]], object]) -> dict[str, dict[str, object]]:
