@@ -33,6 +33,7 @@ from tests.conftest import BLUE, RED
 from tests.service.conftest import ROOT, Server, start
 
 DOCUMENT = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+METRIC = r"\b(?:petalpaw|process|bentoml)_\w+"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
@@ -195,9 +196,11 @@ def test_the_dashboard_asks_for_metrics_that_exist(observed: Server) -> None:
     dashboard = json.loads((ROOT / "deploy" / "grafana" / "petalpaw.json").read_text("utf-8"))
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     queries += [variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
-    asked = {name for query in queries for name in re.findall(r"\b(?:petalpaw|process|bentoml)_\w+", query)}
+    asked = {name for query in queries for name in re.findall(METRIC, query)}
     assert len(asked) > 8
     assert asked <= samples
+    alerts = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text("utf-8")
+    assert set(re.findall(METRIC, alerts)) <= samples
     # A metric that nobody looks at is one too many.
     assert {named(name)[0] for name, *_ in rows("Metrics")} == {
         re.sub(r"_(bucket|count|sum)$", "", name) for name in asked if name.startswith("petalpaw_")
