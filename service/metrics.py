@@ -4,7 +4,7 @@ BentoML's own HTTP metrics are off: they make a time series of every path that a
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.call import Call, Ended, Spent, Stage
+from service.statistics import Statistics
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -48,6 +49,7 @@ class Metrics:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         registry = REGISTRY if registry is None else registry
+        self.statistics = Statistics()
         self._requests = Counter(
             "petalpaw_requests",
             "Requests by route template, method, status, and code: ok or that of the problem",
@@ -100,6 +102,7 @@ class Metrics:
         """Count one request that has been answered, or left."""
         self._requests.labels(ended.route, ended.method, ended.status, ended.code).inc()
         self._request_seconds.labels(ended.route).observe(ended.seconds)
+        self.statistics.ended(ended)
         # Which model a body was for is known only once it has been read.
         model = (ended.call.model or "").partition("/")[0]
         for spent in list(ended.call.spent):
@@ -138,11 +141,13 @@ class Metrics:
         finally:
             self.spent(model, Spent(stage, start, perf_counter() - start), calls)
 
-    def spent(self, model: str, spent: Spent, calls: Iterable[Call] = ()) -> None:
+    def spent(self, model: str, spent: Spent, calls: Sequence[Call] = ()) -> None:
         """Note a stage that has ended."""
         self._stages.labels(model, spent.stage).observe(spent.seconds)
         for call in calls:
             call.spent.append(spent)
+        if spent.stage == "inference" and calls and calls[0].model:
+            self.statistics.ran(calls[0].model, len(calls), spent.seconds)
 
     def _waited(self, model: str) -> None:
         self._queue.labels(model).dec()

@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
-from service.openinference import infer, model, server
+from service.openinference import infer, model, server, statistics
 
 router = APIRouter(tags=["Open Inference Protocol"])
-for part in (server, model, infer):
+# Statistics first: /v2/models/stats would otherwise be a model's name.
+for part in (server, statistics, model, infer):
     router.include_router(part.router)

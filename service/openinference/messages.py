@@ -188,3 +188,50 @@ class InferResponse(BaseModel):
     id: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
     parameters: Parameters
     outputs: list[ResponseOutput]
+
+
+class Duration(BaseModel):
+    """How often, and for how many nanoseconds in all."""
+
+    count: int = 0
+    ns: int = 0
+
+
+class StageStatistics(BaseModel):
+    """`success` and `fail` are per request, the rest per picture. Nothing is cached; results are sent as they are."""
+
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration = Duration()
+    cache_hit: Duration = Duration()
+    cache_miss: Duration = Duration()
+
+
+class BatchStatistics(BaseModel):
+    """Runs of the model with so many pictures."""
+
+    batch_size: int
+    compute_input: Duration = Duration()
+    compute_infer: Duration
+    compute_output: Duration = Duration()
+
+
+class ModelStatistics(BaseModel):
+    """One version; `last_inference` is in milliseconds since 1970, 0 for never."""
+
+    name: str
+    version: str
+    last_inference: int
+    inference_count: int
+    execution_count: int
+    inference_stats: StageStatistics
+    batch_stats: list[BatchStatistics]
+
+
+class StatisticsResponse(BaseModel):
+    """GET /v2/models/stats."""
+
+    model_stats: list[ModelStatistics]

@@ -20,7 +20,7 @@ def document(client: httpx.Client) -> JSON:
 
 
 def test_the_document_has_every_address(document: JSON) -> None:
-    expected = {path + tail for path in OF_MODEL for tail in ("", "/ready", "/config", "/infer")}
+    expected = {path + tail for path in OF_MODEL for tail in ("", "/ready", "/config", "/stats", "/infer")}
     assert expected | {"/v2", "/v2/health/live", "/v2/health/ready"} <= document["paths"].keys()
     for path in expected:
         ((_, said),) = document["paths"][path].items()
@@ -28,9 +28,9 @@ def test_the_document_has_every_address(document: JSON) -> None:
 
 
 def test_answers_are_as_documented(client: httpx.Client, document: JSON, picture: Callable[..., bytes]) -> None:
-    for path in ("/v2", "/v2/health/live", "/v2/health/ready"):
+    for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats"):
         conforms(document, path, "get", client.get(path))
-    for tail in ("", "/ready"):
+    for tail in ("", "/ready", "/stats"):
         conforms(document, OF_MODEL[0] + tail, "get", client.get(f"/v2/models/colours{tail}"))
         conforms(document, OF_MODEL[1] + tail, "get", client.get(f"/v2/models/colours/versions/7{tail}"))
     data = [base64.b64encode(picture()).decode(), "aGk="]

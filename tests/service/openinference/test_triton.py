@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.conftest import BLUE, GREEN, RED
 from tests.service.conftest import MAX_IMAGES, Server
 
 Picture = Callable[..., bytes]
+JSON = dict[str, Any]
 PREPROCESSING = Preprocessing(resize=36, crop=32)
 ALGORITHMS = (None, "gzip", "deflate")
 
@@ -128,6 +130,12 @@ def test_classification(client: triton.InferenceServerClient, picture: Picture, 
     assert [one.split(b":")[2] for one in result.as_numpy("logits")[1]] == [b"warm", b"cold", b"leafy"]
 
 
+def test_a_timeout_drops_what_nobody_waits_for(client: triton.InferenceServerClient, picture: Picture) -> None:
+    with pytest.raises(InferenceServerException, match=r"deadline_exceeded|overloaded"):
+        client.infer("colours", [encoded(picture())], timeout=1)
+    assert client.infer("colours", [encoded(picture())], timeout=60_000_000).as_numpy("logits").shape == (1, 3)
+
+
 def test_a_bad_picture_among_good_ones(client: triton.InferenceServerClient, picture: Picture) -> None:
     mixed = [encoded(picture(), b"text", b"", picture(BLUE))]
     with pytest.raises(InferenceServerException, match=r"encoded\[1\] of 4 .* 'error'") as refused:
@@ -147,6 +155,37 @@ def test_a_bad_picture_among_good_ones(client: triton.InferenceServerClient, pic
         assert [one.partition(":")[0] for one in errors] == ["", "image_unsupported", "image_empty", ""]
     classes = client.infer("colours", mixed, outputs=[asked("logits", class_count=1), asked("error")])
     assert [one.partition(b":")[2][:5] for one in classes.as_numpy("logits").ravel()] == [b"0:red", b"", b"", b"2:blu"]
+
+
+def test_statistics(client: triton.InferenceServerClient, picture: Picture) -> None:
+    def now(**which: str) -> JSON:
+        (found,) = client.get_inference_statistics("colours", **which)["model_stats"]
+        return found
+
+    before = now()
+    client.infer("colours", [encoded(picture(), picture())])
+    client.infer("colours", [crops(picture())])
+    with pytest.raises(InferenceServerException):
+        client.infer("colours", [encoded(picture(), b"text")])
+    after = now(model_version="1")
+    assert (after["name"], after["version"]) == ("colours", "1")
+    assert after["last_inference"] > 1_700_000_000_000
+    assert after["inference_count"] - before["inference_count"] == 4
+    assert after["execution_count"] - before["execution_count"] == 4
+    grown = {
+        stage: after["inference_stats"][stage]["count"] - before["inference_stats"][stage]["count"]
+        for stage in after["inference_stats"]
+    }
+    assert grown["success"] == 2
+    assert grown["fail"] == 1
+    assert grown["compute_infer"] == 4
+    assert grown["compute_input"] >= 3
+    assert after["inference_stats"]["success"]["ns"] > before["inference_stats"]["success"]["ns"]
+    assert [batch["batch_size"] for batch in after["batch_stats"]] == [1]
+    names = [stats["name"] for stats in client.get_inference_statistics()["model_stats"]]
+    assert names == ["colours", "tones"]
+    with pytest.raises(InferenceServerException, match="model_unknown"):
+        client.get_inference_statistics("roses")
 
 
 def test_asynchronous_by_gevent(client: triton.InferenceServerClient, picture: Picture) -> None:
