@@ -57,7 +57,14 @@ def classify(
 
 @app.command(epilog="Example: petalpaw score photos/ --model flowers --output flowers.csv")
 def score(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="Files, folders and patterns of pictures.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE…",
+            help="Files, folders, patterns, tables (.csv .tsv .jsonl .parquet), shards (.tar …), addresses (s3://, "
+            "gs://, http://, …); `-` reads paths from stdin.",
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .csv, .jsonl or .parquet file; default: stdout.")
     ] = None,
@@ -66,6 +73,11 @@ def score(
     restart: Annotated[
         bool, typer.Option("--restart", help="Drop what an unfinished run left, and begin anew.")
     ] = False,
+    column: Annotated[str | None, typer.Option("--column", help="A table's column of paths or pictures.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Where a table's relative paths begin; default: the table's folder.")
+    ] = None,
+    null: Annotated[bool, typer.Option("--null", "-0", help="Paths on stdin end with zero bytes.")] = False,
     model: Model = None,
     top_k: TopK = 5,
     content_hash: Annotated[bool, typer.Option("--hash", help="Add each file's sha256.")] = False,
@@ -80,15 +92,15 @@ def score(
     device: Device = DeviceOption.auto,
 ) -> None:
     """Score pictures, a row for each, errors included. Ended early, the same command goes on where it stopped."""
+    from scoring.arguments import source_of
     from scoring.local import LocalEngine
     from scoring.progress import progress_on
     from scoring.rows import Settings
     from scoring.run import score as run
     from scoring.scorer import CUDA_BATCH, Scorer
     from scoring.sinks import FileSink, StreamSink
-    from scoring.sources import source_of
 
-    source = source_of(sources)
+    source = source_of(sources, column=column, base=base, null=null)
     # An output that cannot be is refused before a model is loaded.
     sink = FileSink(output, format, overwrite=overwrite, restart=restart) if output else StreamSink(format or "jsonl")
     classifier = classifier_of(models, model, runtime, device, batch_sizes=(CUDA_BATCH,))

@@ -154,7 +154,7 @@ def _find(path: str) -> Iterator[_Found]:
         for location, problem in _walk(path):
             yield location, False, problem, path
     elif is_pattern(path):
-        for location, problem in _matches(path):
+        for location, problem in matches(path):
             if problem is None and os.path.isdir(location):  # noqa: PTH112
                 yield from _find(location)
             else:
@@ -163,7 +163,7 @@ def _find(path: str) -> Iterator[_Found]:
         yield path, True, None, None
 
 
-def _matches(pattern: str) -> Iterator[tuple[str, str | None]]:
+def matches(pattern: str) -> Iterator[tuple[str, str | None]]:
     """Files and folders that a pattern names; with `**` files and folders that cannot be listed, by our own search.
 
     That search keeps no list and does not go round in a loop of links, as glob's does.

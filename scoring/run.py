@@ -11,7 +11,7 @@ from itertools import islice
 from types import FrameType
 from typing import Protocol
 
-from inference.errors import DataInvalid, OutputUnwritable
+from inference.errors import DataInvalid, OutputUnwritable, SourceGone
 from scoring.journal import Part
 from scoring.progress import Progress, SilentProgress
 from scoring.rows import Row
@@ -104,6 +104,11 @@ class _Inputs:
         except StopIteration:
             self.exhausted = True
             raise
+        except OSError as error:
+            raise SourceGone(
+                f"the source cannot be read any further ({error}); bring it back, then run the same command again to "
+                "go on"
+            ) from error
         self.taken += 1
         # Taken before the picture is read: one that changes meanwhile is noticed.
         self._stamps.append(_stamp(item))

@@ -1,7 +1,7 @@
 """What is to be scored: inputs in a stable order with stable ids, read when their turn comes."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -94,9 +94,7 @@ class Several:
         return ", ".join(source.description for source in self._sources)
 
     def __iter__(self) -> Iterator[Item]:
-        items = (item for source in self._sources for item in source)
-        for index, item in enumerate(items):
-            yield item if item.id == index else replace(item, id=index)  # type: ignore[type-var]  # a dataclass
+        return numbered(item for source in self._sources for item in source)
 
     def count(self) -> int | None:
         """The sum, unless one is not known."""
@@ -104,8 +102,7 @@ class Several:
         return None if None in counts else sum(filter(None, counts))
 
 
-def source_of(arguments: Sequence[str]) -> Source:
-    """The source that a command line names. Raises DataInvalid."""
-    from scoring.files import Files
-
-    return Files(arguments)
+def numbered(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items with ids from 0."""
+    for index, item in enumerate(items):
+        yield item if item.id == index else replace(item, id=index)  # type: ignore[type-var]  # all are dataclasses

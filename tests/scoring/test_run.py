@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from inference.classifier import Classifier
-from inference.errors import DataInvalid, OutputUnwritable
+from inference.errors import DataInvalid, OutputUnwritable, SourceGone
 from scoring.files import Files
 from scoring.local import LocalEngine
 from scoring.progress import SilentProgress
@@ -169,7 +169,7 @@ def test_source_that_vanishes_keeps_the_rows_so_far(
             yield from super().__iter__()
             raise OSError("gone")
 
-    with pytest.raises(OSError, match="gone"):
+    with pytest.raises(SourceGone, match=r"cannot be read any further \(gone\); bring it back, then run the same"):
         score(Vanishing(*[lambda: data] * 4), LocalEngine(Scorer(classifier)), FileSink(tmp_path / "out.csv"))
     assert committed(tmp_path / "out.csv.parts") == list("0123")
 

@@ -1,0 +1,50 @@
+"""Paths that come in, one a line."""
+
+import os
+import sys
+from collections.abc import Iterator
+from io import BufferedIOBase
+from typing import Any
+
+from scoring.files import FileItem
+from scoring.remote import RemoteItem, is_address
+from scoring.sources import Item
+
+_CHUNK = 65_536
+
+
+class Lines:
+    """Paths and addresses from a binary stream, by default standard input; gone through once.
+
+    They end with a line feed, or with a zero byte when `null` says so, as `find -print0` writes them: then any name
+    can be told. Empty lines are passed over.
+    """
+
+    def __init__(self, stream: BufferedIOBase | None = None, *, null: bool = False) -> None:
+        self._stream: Any = sys.stdin.buffer if stream is None else stream  # BinaryIO's type lacks read1
+        self._end = b"\0" if null else b"\n"
+
+    @property
+    def description(self) -> str:
+        """Where the paths come from."""
+        return "the paths on standard input"
+
+    def __iter__(self) -> Iterator[Item]:
+        for index, name in enumerate(filter(None, self._names())):
+            location = os.fsdecode(name)
+            yield RemoteItem(index, location) if is_address(location) else FileItem(index, location)
+
+    def count(self) -> None:
+        """Not known before they all came."""
+        return
+
+    def _names(self) -> Iterator[bytes]:
+        rest = b""
+        # read1 gives what is there: a path is scored as soon as it came.
+        while chunk := self._stream.read1(_CHUNK):
+            *names, rest = (rest + chunk).split(self._end)
+            yield from map(self._stripped, names)
+        yield self._stripped(rest)
+
+    def _stripped(self, name: bytes) -> bytes:
+        return name.removesuffix(b"\r") if self._end == b"\n" else name

@@ -1,0 +1,182 @@
+"""Pictures at fsspec addresses: s3://, gs://, http://, memory:// and whatever else fsspec knows.
+
+Credentials, endpoints and proxies come from the environment, as each of fsspec's packages reads them.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from inference.errors import DataInvalid, ImageUnreadable, PackageMissing, SourceGone
+from scoring.rows import printable
+from scoring.sources import MAX_BYTES, SUFFIXES, FailedItem, Item, numbered
+
+_ATTEMPTS = 3
+"""A server may stumble; s3fs and gcsfs try again by themselves, HTTP does not."""
+
+_VERSIONS = ("ETag", "etag", "mtime", "LastModified", "updated", "created")
+"""Where listings of several services tell one content of an address from another."""
+
+
+def is_address(path: str) -> bool:
+    """Whether a path is a remote one, `protocol://…`."""
+    return "://" in path
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the address in its words. Raises PackageMissing or DataInvalid."""
+    try:
+        import fsspec.core
+
+        # Listings are not kept: they would fill memory, and would hide that a source went away.
+        found: tuple[Any, str] = fsspec.core.url_to_fs(address, use_listings_cache=False)
+    except ImportError as error:
+        raise PackageMissing(f"{printable(address)} needs a package ({error}); install petalpaw[remote]") from error
+    except ValueError as error:
+        raise DataInvalid(f"{printable(address)} is no address that can be read ({error})") from error
+    return found
+
+
+@contextmanager
+def opened(location: str) -> Iterator[BinaryIO]:
+    """A file of this machine or an address, open for reading in binary. Raises DataInvalid when it cannot be."""
+    try:
+        if is_address(location):
+            system, path = file_system(location)
+            file = system.open(path, "rb")
+        else:
+            file = open(location, "rb")  # noqa: SIM115, PTH123 – closed below
+    except (OSError, ValueError) as error:
+        raise DataInvalid(f"{printable(location)} cannot be read ({reason_of(error)}); check the path") from error
+    with file:
+        yield file
+
+
+def version_of(location: str) -> str:
+    """What changes when the content of a file or address does, as far as the place tells; else nothing."""
+    if not is_address(location):
+        status = os.stat(location)  # noqa: PTH116 – as in files.py
+        return f"{status.st_size}\0{status.st_mtime_ns}"
+    system, path = file_system(location)
+    return _version(system.info(path))
+
+
+def _version(entry: dict[str, Any]) -> str:
+    return "\0".join(str(entry[key]) for key in ("size", *_VERSIONS) if entry.get(key) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteItem:
+    """A picture at an address. `root` is the address below which it was found, `version` what its listing told."""
+
+    id: int
+    address: str
+    version: str = ""
+    root: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The address, fit to print."""
+        return printable(self.address)
+
+    def stamp(self) -> str:
+        """Address and version. One that was not found by a search is not asked for its version."""
+        return f"{self.address}\0{self.version}"
+
+    def read(self) -> bytes:
+        """The content at the address. Raises ImageUnreadable, or SourceGone when the root does not answer either."""
+        system, path = file_system(self.address)
+        for attempt in range(_ATTEMPTS):
+            try:
+                data: bytes = system.cat_file(path)
+                break
+            except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+                raise self._failure(error) from error
+            except Exception as error:  # every service has exceptions of its own
+                if attempt == _ATTEMPTS - 1:
+                    raise self._failure(error) from error
+        if len(data) > MAX_BYTES:
+            raise ImageUnreadable(f"{self.path} is larger than {MAX_BYTES:,} bytes, which no picture should be")
+        return data
+
+    def _failure(self, error: Exception) -> ImageUnreadable | SourceGone:
+        if self.root is not None and not isinstance(error, PermissionError) and not _answers(self.root):
+            return gone(self.root)
+        return ImageUnreadable(
+            f"{self.path} cannot be read ({reason_of(error)}); check the address and its permissions"
+        )
+
+
+def reason_of(error: Exception) -> str:
+    """An error in the system's own words, else in its author's."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+def gone(location: str) -> SourceGone:
+    """The error for a source that was there and is not any more."""
+    return SourceGone(
+        f"{printable(location)} is gone since the run began; bring it back, then run the same command again to go on"
+    )
+
+
+def _answers(address: str) -> bool:
+    system, path = file_system(address)
+    try:
+        return bool(system.exists(path))
+    except Exception:  # noqa: BLE001 – as in RemoteItem.read
+        return False
+
+
+class Remote:
+    """The picture at an address, or those below one that ends in `/` or is a folder, or that a pattern names.
+
+    A folder's entries come in the order of their names and are held in memory while it is gone through.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Raises PackageMissing or DataInvalid."""
+        self._address = address
+        self._system, self._path = file_system(address)
+
+    @property
+    def description(self) -> str:
+        """The address."""
+        return printable(self._address)
+
+    def __iter__(self) -> Iterator[Item]:
+        return numbered(self._found())
+
+    def count(self) -> None:
+        """Not known before all folders were listed."""
+        return
+
+    def _found(self) -> Iterator[Item]:
+        if "*" in self._address:
+            for path in sorted(self._system.glob(self._path)):
+                yield RemoteItem(0, self._system.unstrip_protocol(path))
+        elif self._is_folder():
+            yield from self._walk(self._path)
+        else:
+            yield RemoteItem(0, self._address)
+
+    def _is_folder(self) -> bool:
+        # An HTTP server has no folders; one that lists links is meant by a slash.
+        return self._address.endswith("/") or ("http" not in self._system.protocol and self._system.isdir(self._path))
+
+    def _walk(self, folder: str) -> Iterator[Item]:
+        try:
+            entries = [(each["name"], each["type"], _version(each)) for each in self._system.ls(folder, detail=True)]
+        except PermissionError as error:
+            yield FailedItem(0, printable(folder), f"{printable(folder)} cannot be listed ({reason_of(error)})")
+            return
+        except Exception as error:
+            raise gone(self._address) from error
+        for name, kind, version in sorted(entries):
+            if kind == "directory":
+                yield from self._walk(name)
+            elif os.path.splitext(name)[1].lower() in SUFFIXES:  # noqa: PTH122 – no path of this machine
+                yield RemoteItem(0, self._system.unstrip_protocol(name), version, self._address)

@@ -1,0 +1,138 @@
+"""Tar shards, as WebDataset lays them out: members that end like a picture are inputs, the others belong to them."""
+
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from lzma import LZMAError
+
+from inference.errors import DataInvalid, ImageTruncated, ImageUnreadable
+from scoring.remote import gone, is_address, opened, reason_of, version_of
+from scoring.rows import printable
+from scoring.sources import MAX_BYTES, SUFFIXES, BytesItem, FailedItem, Item, numbered
+
+ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+_DAMAGES = (tarfile.TarError, EOFError, OSError, zlib.error, LZMAError)
+
+
+def is_shard(location: str) -> bool:
+    """Whether a path or address is a shard's."""
+    return location.lower().endswith(ENDINGS)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberItem:
+    """A picture inside an uncompressed shard of this machine: where it begins, and how long it is."""
+
+    id: int
+    shard: str
+    name: str
+    offset: int
+    size: int
+    version: str
+
+    @property
+    def path(self) -> str:
+        """Shard and member, fit to print."""
+        return printable(f"{self.shard}/{self.name}")
+
+    def stamp(self) -> str:
+        """Path, place and the shard's version."""
+        return f"{self.shard}/{self.name}\0{self.offset}\0{self.size}\0{self.version}"
+
+    def read(self) -> bytes:
+        """The member's bytes. Raises ImageUnreadable, ImageTruncated or SourceGone."""
+        if self.size > MAX_BYTES:
+            raise _too_large(self.path)
+        try:
+            with open(self.shard, "rb") as file:  # noqa: PTH123 – as in files.py
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except FileNotFoundError as error:
+            raise gone(self.shard) from error
+        except OSError as error:
+            raise ImageUnreadable(f"{self.path} cannot be read ({reason_of(error)}); check the shard") from error
+        if len(data) < self.size:
+            raise ImageTruncated(f"{self.path} is cut off with its shard; copy the shard again")
+        return data
+
+
+class Shard:
+    """The pictures of a tar file, in its order, compressed or not, of this machine or at an address.
+
+    Where it is cut off or damaged one more input says so: what would have followed is not passed over in silence.
+    """
+
+    def __init__(self, location: str) -> None:
+        """Raises DataInvalid when the shard cannot be opened or is no tar file."""
+        self._location = location
+        with opened(location) as file:
+            # Compressed or streamed members come with their bytes; others are read where they lie, by any process.
+            self._plain = not is_address(location) and file.read(262)[257:] == b"ustar"
+        next(iter(self), None)
+
+    @property
+    def description(self) -> str:
+        """The shard's path."""
+        return printable(self._location)
+
+    def __iter__(self) -> Iterator[Item]:
+        return numbered(self._found())
+
+    def count(self) -> None:
+        """Not known before the shard was gone through."""
+        return
+
+    def _found(self) -> Iterator[Item]:
+        with opened(self._location) as file:
+            version = version_of(self._location)
+            try:
+                tar = tarfile.open(fileobj=file, mode="r:" if self._plain else "r|*")  # noqa: SIM115 – holds nothing
+            except _DAMAGES as error:
+                raise DataInvalid(f"{self.description} is no tar file that can be read ({error})") from error
+            last = "its beginning"
+            try:
+                for member in _members(tar):
+                    last = member.name
+                    if os.path.splitext(member.name)[1].lower() in SUFFIXES:  # noqa: PTH122 – no path of this machine
+                        yield self._item(tar, member, version)
+            except _DAMAGES as error:
+                problem = f"{self.description} is cut off or damaged after {printable(last)} ({error}); copy it again"
+                yield FailedItem(0, self.description, problem)
+
+    def _item(self, tar: tarfile.TarFile, member: tarfile.TarInfo, version: str) -> Item:
+        path = printable(f"{self._location}/{member.name}")
+        if not member.isreg():
+            return FailedItem(0, path, f"{path} is no regular file but a link or folder; put the picture itself there")
+        if self._plain and not member.issparse():
+            return MemberItem(0, self._location, member.name, member.offset_data, member.size, version)
+        if member.size > MAX_BYTES:
+            return FailedItem(0, path, _too_large(path).detail)
+        content = tar.extractfile(member)
+        assert content is not None  # a regular file
+        try:
+            return BytesItem(0, path, content.read())
+        except _DAMAGES as error:
+            return FailedItem(0, path, f"{path} is cut off with its shard ({error}); copy the shard again")
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members, of which none is kept. Raises tarfile.TarError where the archive ends without its end mark.
+
+    TarFile's own iteration keeps all of them and takes a damaged header for the end.
+    """
+    member = tar.firstmember  # type: ignore[attr-defined]  # opening reads it
+    while member is not None:
+        tar.members.clear()  # type: ignore[attr-defined]
+        yield member
+        tar.fileobj.seek(tar.offset)
+        try:
+            member = tarfile.TarInfo.fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end mark
+            return
+
+
+def _too_large(path: str) -> ImageUnreadable:
+    return ImageUnreadable(f"{path} is larger than {MAX_BYTES:,} bytes, which no picture should be")

@@ -1,0 +1,178 @@
+"""Tables with a column of paths, addresses or pictures: CSV, JSON lines and Parquet."""
+
+import base64
+import binascii
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from inference.errors import DataInvalid, PackageMissing
+from scoring.files import FileItem
+from scoring.remote import RemoteItem, is_address, opened
+from scoring.rows import printable
+from scoring.sources import MAX_BYTES, BytesItem, FailedItem, Item
+
+KINDS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+"""The endings of tables."""
+
+_PARQUET_ROWS = 32
+"""Rows of a Parquet column in memory at once: they may be pictures."""
+
+_UNREADABLE_LINE = object()
+"""Stands for the value of a line that is no JSON object."""
+
+# A cell may hold a whole picture; the csv module's limit is for the process.
+csv.field_size_limit(2 * MAX_BYTES)
+
+
+class Table:
+    """The rows of a table, in its order.
+
+    A value is a path, an address, the bytes of a picture (Parquet; also as the `bytes` of a struct, as Hugging Face
+    writes them) or a `data:` address. Relative paths begin at `base`, by default the table's own folder.
+    """
+
+    def __init__(self, location: str, column: str | None, base: str | None = None) -> None:
+        """Raises DataInvalid when the table cannot be read or has no such column."""
+        self._location = location
+        self._kind = KINDS[_ending(location)]
+        columns = self._columns()
+        if column not in columns:
+            what = "name the column of the pictures with --column" if column is None else f"it has no column {column!r}"
+            raise DataInvalid(f"{printable(location)}: {what}; it has {', '.join(map(printable, columns)) or 'none'}")
+        self._column = column
+        self._base = _folder(location) if base is None else base
+
+    @property
+    def description(self) -> str:
+        """The table and its column."""
+        return printable(f"{self._location}[{self._column}]")
+
+    def __iter__(self) -> Iterator[Item]:
+        for index, value in enumerate(self._values()):
+            yield self._item(index, value)
+
+    def count(self) -> int:
+        """How many rows the table has."""
+        if self._kind == "parquet":
+            with _parquet(self._location) as table:
+                return int(table.metadata.num_rows)
+        return sum(1 for _ in self._values())
+
+    def _item(self, index: int, value: object) -> Item:
+        where = f"{printable(self._location)}#{index}"
+        if isinstance(value, dict):  # {"bytes": …, "path": …}, either may be missing
+            where = printable(str(value.get("path") or where))
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes) and value:
+            return BytesItem(index, where, value)
+        if not isinstance(value, str) or not value:
+            what = "is no JSON object" if value is _UNREADABLE_LINE else f"holds no path or picture in {self._column!r}"
+            return FailedItem(index, where, f"row {index} of {printable(self._location)} {what}")
+        if value.startswith("data:"):
+            return _embedded(index, where, value)
+        if is_address(value):
+            return RemoteItem(index, value)
+        if is_address(self._base):
+            return RemoteItem(index, f"{self._base.rstrip('/')}/{value}")
+        return FileItem(index, os.path.join(self._base, value))  # noqa: PTH118 – as in files.py
+
+    def _columns(self) -> list[str]:
+        if self._kind == "parquet":
+            with _parquet(self._location) as table:
+                return list(table.schema_arrow.names)
+        with opened(self._location) as file:
+            text = _text(file)
+            if self._kind == "jsonl":
+                return list(_object(next(text, "")) or ())
+            return next(_csv(text, self._kind, self._location), [])
+
+    def _values(self) -> Iterator[object]:
+        """The column's values. Raises DataInvalid where the table is damaged."""
+        if self._kind == "parquet":
+            yield from self._parquet_values()
+            return
+        with opened(self._location) as file:
+            text = _text(file)
+            if self._kind == "jsonl":
+                for line in filter(str.strip, text):
+                    found = _object(line)
+                    yield _UNREADABLE_LINE if found is None else found.get(self._column)
+                return
+            rows = _csv(text, self._kind, self._location)
+            position = next(rows).index(self._column or "")
+            for row in filter(None, rows):
+                yield row[position] if position < len(row) else None
+
+    def _parquet_values(self) -> Iterator[object]:
+        with _parquet(self._location) as table:
+            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[self._column], use_threads=False):
+                yield from batch.column(0).to_pylist()
+
+
+def _ending(location: str) -> str:
+    return os.path.splitext(location)[1].lower()  # noqa: PTH122 – as in files.py
+
+
+def is_table(location: str) -> bool:
+    """Whether a path or address is a table's."""
+    return _ending(location) in KINDS
+
+
+def _folder(location: str) -> str:
+    return location.rpartition("/")[0] if is_address(location) else os.path.dirname(location)  # noqa: PTH120
+
+
+def _text(file: BinaryIO) -> io.TextIOWrapper:
+    """Lines with the ends that they have; a byte order mark is passed over, bytes that are no text are kept."""
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _csv(text: io.TextIOWrapper, kind: str, location: str) -> Iterator[list[str]]:
+    """Raises DataInvalid."""
+    rows = csv.reader(text, delimiter="\t" if kind == "tsv" else ",")
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise DataInvalid(f"{printable(location)}, line {rows.line_num}: {error}; mend or remove that line") from error
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    """A line of JSON, None when it is not an object."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+@contextmanager
+def _parquet(location: str) -> Iterator[Any]:
+    """An open Parquet file. Raises PackageMissing or DataInvalid."""
+    try:
+        import pyarrow.parquet as pq
+        from pyarrow.lib import ArrowException
+    except ImportError as error:
+        raise PackageMissing(f"Parquet needs a package ({error}); install petalpaw[tables]") from error
+    with opened(location) as file:
+        try:
+            with pq.ParquetFile(file) as table:
+                yield table
+        except ArrowException as error:
+            raise DataInvalid(f"{printable(location)} is damaged or no Parquet file ({error})") from error
+
+
+def _embedded(index: int, where: str, value: str) -> Item:
+    """A `data:image/…;base64,…` address."""
+    head, _, encoded = value.partition(",")
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        data = b""
+    if not data or not head.endswith(";base64"):
+        return FailedItem(index, where, f"the data address in {where} cannot be decoded; encode the picture as base64")
+    return BytesItem(index, where, data)

@@ -1,0 +1,178 @@
+"""Addresses: the same inputs as from this machine, and servers that fail, lie or go away."""
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from inference.classifier import Classifier
+from inference.errors import DataInvalid, ImageUnreadable, PackageMissing, SourceGone
+from scoring import remote
+from scoring.local import LocalEngine
+from scoring.remote import Remote, RemoteItem
+from scoring.scorer import Scorer
+
+NAMES = ["a/1.jpg", "a/10.jpg", "a/2.png", "a/notes.txt", "b.webp", "c d.jpg"]
+PICTURES = ["a/1.jpg", "a/10.jpg", "a/2.png", "b.webp", "c d.jpg"]
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    system = fsspec.filesystem("memory")
+    for name in NAMES:
+        system.pipe_file(f"/in/{name}", name.encode())
+    yield system
+    system.rm("/", recursive=True)
+
+
+Serve = Callable[[type[BaseHTTPRequestHandler]], tuple[ThreadingHTTPServer, str]]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts real servers on the loopback; gives each with its address."""
+    started: list[ThreadingHTTPServer] = []
+
+    def start(handler: type[BaseHTTPRequestHandler]) -> tuple[ThreadingHTTPServer, str]:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        started.append(server)
+        return server, f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+def files_of(folder: Path) -> type[BaseHTTPRequestHandler]:
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+def make(folder: Path) -> None:
+    for name in NAMES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+@pytest.mark.parametrize("address", ["memory://in", "memory://in/"])
+def test_folder(memory: Any, address: str) -> None:
+    items = list(Remote(address))
+    assert [item.read().decode() for item in items] == PICTURES
+    assert [item.path for item in items] == [f"memory:///in/{name}" for name in PICTURES]
+    assert [item.id for item in items] == list(range(5))
+    before = [item.stamp() for item in items]
+    assert [item.stamp() for item in Remote(address)] == before
+    memory.pipe_file("/in/b.webp", b"longer than before")
+    assert [one != other.stamp() for one, other in zip(before, Remote(address), strict=True)] == [0, 0, 0, 1, 0]
+
+
+def test_file_and_pattern(memory: Any) -> None:
+    assert [item.path for item in Remote("memory://in/a/notes.txt")] == ["memory://in/a/notes.txt"]
+    assert [item.read() for item in Remote("memory://in/a/1*.jpg")] == [b"a/1.jpg", b"a/10.jpg"]
+    assert Remote("memory://in").description == "memory://in"
+
+
+def test_local_addresses(tmp_path: Path) -> None:
+    make(tmp_path)
+    items = list(Remote(f"file://{tmp_path}"))
+    assert [item.read().decode() for item in items] == PICTURES
+    assert items[0].path == f"file://{tmp_path}/a/1.jpg"
+
+
+def test_http(tmp_path: Path, serve: Serve) -> None:
+    make(tmp_path)
+    _, address = serve(files_of(tmp_path))
+    assert [item.read() for item in Remote(f"{address}/a/1.jpg")] == [b"a/1.jpg"]
+    assert sorted(item.read().decode() for item in Remote(f"{address}/")) == PICTURES
+    (missing,) = Remote(f"{address}/gone.jpg")
+    with pytest.raises(ImageUnreadable, match=r"gone\.jpg cannot be read \(no such file\); check the address"):
+        missing.read()
+
+
+def test_http_is_scored(tmp_path: Path, serve: Serve, classifier: Classifier, picture: Callable[..., bytes]) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).write_bytes(picture())
+    _, address = serve(files_of(tmp_path))
+    rows = list(LocalEngine(Scorer(classifier)).rows(Remote(f"{address}/")))
+    assert [(row.path, row.label) for row in rows] == [(f"{address}/{name}.jpg", "red") for name in (1, 2)]
+
+
+class Stumbling(BaseHTTPRequestHandler):
+    """Answers every second request with 503, and what is forbidden with 403."""
+
+    count = 0
+
+    def do_GET(self) -> None:
+        type(self).count += 1
+        status = 403 if "secret" in self.path else 503 if self.count % 2 else 200
+        self.send_response(status)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_server_that_stumbles_is_asked_again(serve: Serve) -> None:
+    _, address = serve(Stumbling)
+    assert RemoteItem(0, f"{address}/a.jpg").read() == b"ok"
+    with pytest.raises(ImageUnreadable, match=r"cannot be read \(403, .*check the address and its permissions"):
+        RemoteItem(0, f"{address}/secret.jpg", root=f"{address}/").read()
+
+
+def test_server_that_went_away(tmp_path: Path, serve: Serve) -> None:
+    make(tmp_path)
+    server, address = serve(files_of(tmp_path))
+    found, *_ = Remote(f"{address}/")
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(SourceGone, match=r"is gone since the run began; bring it back, then run the same command"):
+        found.read()
+    # One that the user named, in a table say, concerns nobody else.
+    with pytest.raises(ImageUnreadable):
+        RemoteItem(0, f"{address}/a/1.jpg").read()
+
+
+def test_folder_that_went_away(memory: Any) -> None:
+    items = list(Remote("memory://in"))
+    memory.rm("/in/b.webp")
+    with pytest.raises(ImageUnreadable):
+        items[3].read()
+    memory.rm("/in", recursive=True)
+    with pytest.raises(SourceGone):
+        items[0].read()
+
+
+def test_too_large(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MAX_BYTES", 6)
+    (item,) = Remote("memory://in/a/1.jpg")
+    with pytest.raises(ImageUnreadable, match="larger than 6 bytes"):
+        item.read()
+
+
+def test_addresses_that_are_none() -> None:
+    with pytest.raises(DataInvalid, match=r"nope://x is no address that can be read \(Protocol not known: nope"):
+        Remote("nope://x")
+
+
+def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(PackageMissing, match=r"install petalpaw\[remote\]"):
+        Remote("s3://bucket/x")

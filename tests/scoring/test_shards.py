@@ -1,0 +1,167 @@
+"""Tar shards: every picture once, in the shard's order; a shard that is cut says so."""
+
+import io
+import pickle
+import random
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from inference.classifier import Classifier
+from inference.errors import DataInvalid, ImageError, ImageTruncated, ImageUnreadable, SourceGone
+from scoring.local import LocalEngine
+from scoring.scorer import Scorer
+from scoring.shards import Shard
+
+MEMBERS = {f"{n:03}.{ending}": f"{n}.{ending}".encode() * 400 for n in range(6) for ending in ("jpg", "cls", "json")}
+PICTURES = [name for name in MEMBERS if name.endswith("jpg")]
+KINDS = [("tar", "w"), ("tar.gz", "w:gz"), ("tar.bz2", "w:bz2"), ("tar.xz", "w:xz")]
+
+
+def save(path: Path, mode: str = "w", members: dict[str, bytes] = MEMBERS, format: int = tarfile.PAX_FORMAT) -> Path:  # noqa: A002
+    with tarfile.open(path, mode, format=format) as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize(("ending", "mode"), KINDS)
+def test_pictures_in_order(tmp_path: Path, ending: str, mode: str) -> None:
+    shard = Shard(str(save(tmp_path / f"s.{ending}", mode)))
+    items = list(shard)
+    assert [item.id for item in items] == list(range(6))
+    assert [item.path for item in items] == [f"{tmp_path}/s.{ending}/{name}" for name in PICTURES]
+    assert [item.read() for item in items] == [MEMBERS[name] for name in PICTURES]
+    assert [item.stamp() for item in shard] == [item.stamp() for item in items]
+    assert shard.count() is None
+
+
+@pytest.mark.parametrize(("ending", "mode"), KINDS)
+def test_other_processes_can_read_them(tmp_path: Path, ending: str, mode: str) -> None:
+    for item in pickle.loads(pickle.dumps(list(Shard(str(save(tmp_path / f"s.{ending}", mode)))))):
+        assert item.read() in MEMBERS.values()
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names(tmp_path: Path, format: int) -> None:  # noqa: A002
+    names = ["./a/b.jpg", "caf\udce9.jpg", "two\nlines.jpg", "-rf.PNG", "é.jpeg"]
+    if format != tarfile.USTAR_FORMAT:
+        names.append("long/" * 60 + "x.jpg")
+    shard = Shard(str(save(tmp_path / "s.tar", members=dict.fromkeys(names, b"x"), format=format)))
+    shown = [item.path.removeprefix(f"{tmp_path}/s.tar/") for item in shard]
+    assert shown == [name.replace("\udce9", "\\xe9") for name in names]
+    assert [item.read() for item in shard] == [b"x"] * len(names)
+
+
+def test_remote_shard(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/shards/s.tar", save(tmp_path / "s.tar").read_bytes())
+    items = list(Shard("memory://shards/s.tar"))
+    assert [item.read() for item in items] == [MEMBERS[name] for name in PICTURES]
+    assert items[0].path == "memory://shards/s.tar/000.jpg"
+
+
+def outcome(item: Any) -> str:
+    try:
+        return str(item.read()[:5].decode())
+    except ImageError as error:
+        return error.code
+
+
+def test_tar_cut_at_every_block(tmp_path: Path) -> None:
+    whole = save(tmp_path / "s.tar").read_bytes()
+    end = whole.rindex(b"5.json") + 6
+    seen = set()
+    for size in range(512, end, 512):
+        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        *items, last = Shard(str(tmp_path / "cut.tar"))
+        # Whatever was before the cut is there, what the cut took is told once.
+        outcomes = [outcome(item) for item in items]
+        good = [each for each in outcomes if each != "image_truncated"]
+        assert good == [MEMBERS[name][:5].decode() for name in PICTURES[: len(good)]]
+        assert len(outcomes) - len(good) <= 1
+        with pytest.raises(ImageUnreadable, match=r"cut\.tar is cut off or damaged after .*; copy it again"):
+            last.read()
+        seen.add(len(good))
+    assert seen == set(range(7))
+
+
+# Half a bzip2 file this small holds no whole block, so nothing at all.
+@pytest.mark.parametrize(("ending", "mode"), [kind for kind in KINDS if kind[0] != "tar.bz2"])
+def test_shard_cut_in_half(tmp_path: Path, ending: str, mode: str) -> None:
+    members = {f"{n}.jpg": random.Random(n).randbytes(9000) for n in range(6)}
+    path = save(tmp_path / f"s.{ending}", mode, members)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    *items, last = Shard(str(path))
+    assert items
+    for item, data in zip(items, members.values(), strict=False):
+        try:
+            assert item.read() == data
+        except ImageError:
+            assert item is items[-1]
+    assert outcome(last) == "image_unreadable"
+
+
+def test_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    whole = bytearray(save(tmp_path / "s.tar").read_bytes())
+    place = whole.index(b"003.jpg")
+    whole[place : place + 200] = b"#" * 200
+    (tmp_path / "s.tar").write_bytes(whole)
+    *items, last = Shard(str(tmp_path / "s.tar"))
+    assert [outcome(item) for item in items] == [MEMBERS[name][:5].decode() for name in PICTURES[:3]]
+    assert outcome(last) == "image_unreadable"
+
+
+def test_links_are_told(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        link = tarfile.TarInfo("a.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    (item,) = Shard(str(tmp_path / "s.tar"))
+    with pytest.raises(ImageUnreadable, match=r"a\.jpg is no regular file but a link or folder"):
+        item.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("s.tar", b"no tar" * 200), ("s.tar.gz", b"\x1f\x8bgarbage"), ("s.tar", b"")]
+)
+def test_what_is_no_tar(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataInvalid, match="is no tar file that can be read"):
+        Shard(str(tmp_path / name))
+    with pytest.raises(DataInvalid, match="cannot be read"):
+        Shard(str(tmp_path / "missing.tar"))
+
+
+def test_shard_that_changed_or_went_away(tmp_path: Path) -> None:
+    path = save(tmp_path / "s.tar")
+    first = next(iter(Shard(str(path))))
+    path.write_bytes(path.read_bytes() + bytes(512))
+    assert next(iter(Shard(str(path)))).stamp() != first.stamp()
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(ImageTruncated):
+        first.read()
+    path.unlink()
+    with pytest.raises(SourceGone, match=r"s\.tar is gone since the run began"):
+        first.read()
+
+
+def test_shards_are_scored(tmp_path: Path, classifier: Classifier, picture: Callable[..., bytes]) -> None:
+    save(tmp_path / "s.tar.gz", "w:gz", {"a.jpg": picture(), "a.cls": b"0", "b.png": b"", "c.jpg": picture()})
+    rows = list(LocalEngine(Scorer(classifier)).rows(Shard(str(tmp_path / "s.tar.gz"))))
+    assert [row.label or row.error_code for row in rows] == ["red", "image_empty", "red"]
+
+
+def test_no_member_is_kept(tmp_path: Path) -> None:
+    import gc
+
+    shard = Shard(str(save(tmp_path / "s.tar", members={f"{n}.jpg": b"x" for n in range(500)})))
+    counts = [
+        sum(isinstance(each, tarfile.TarInfo) for each in gc.get_objects()) for item in shard if item.id % 100 == 99
+    ]
+    assert max(counts) <= min(counts) + 2
