@@ -15,7 +15,11 @@
     │   └── ImageUnreadable       image_unreadable        422
     ├── RequestError
     │   ├── ParameterInvalid      parameter_invalid       422
+    │   ├── RequestMalformed      request_malformed       400
+    │   ├── HeadersTooLarge       headers_too_large       431
+    │   ├── UploadTooSlow         upload_too_slow         408
     │   ├── Unauthorized          unauthorized            401
+    │   ├── Forbidden             forbidden               403
     │   ├── ModelUnknown          model_unknown           404
     │   ├── RequestTooLarge       request_too_large       413
     │   ├── TooManyImages         too_many_images         413
@@ -108,10 +112,34 @@ class ParameterInvalid(RequestError):
     code, status = "parameter_invalid", 422
 
 
+class RequestMalformed(RequestError):
+    """The bytes are no HTTP request."""
+
+    code, status = "request_malformed", 400
+
+
+class HeadersTooLarge(RequestError):
+    """The request line and the headers are longer, or more, than the service reads."""
+
+    code, status = "headers_too_large", 431
+
+
+class UploadTooSlow(RequestError):
+    """The head or the body of a request arrives so slowly that it only holds a connection."""
+
+    code, status = "upload_too_slow", 408
+
+
 class Unauthorized(RequestError):
     """No key, or a wrong one, where one is required."""
 
     code, status = "unauthorized", 401
+
+
+class Forbidden(RequestError):
+    """The key is right, but not for this; or nobody may do it here."""
+
+    code, status = "forbidden", 403
 
 
 class ModelUnknown(RequestError):

@@ -17,9 +17,12 @@ if not launch.supervising():
     from service import logs
     from service.api import api
     from service.catalog import Catalog
+    from service.connection import Limits, limit_connections
+    from service.drain import Drain, running_server
     from service.edge import Edge
     from service.metrics import Metrics, forget_ended_processes
     from service.readiness import Readiness
+    from service.security import Gate
     from service.settings import misspelt, read_settings
     from service.streams import streams
     from service.telemetry import Telemetry
@@ -69,6 +72,12 @@ class Petalpaw:
         logs.configure(settings.log_format)
         for line in misspelt():
             _log.warning("%s", line)
+        api.state.gate = Gate.of(settings)
+        _log.info("%s", api.state.gate)
+        api.state.drain = Drain(settings.drain_notice_s, settings.drain_timeout_s)
+        if server := running_server():
+            api.state.drain.attend(server)
+            limit_connections(server, Limits.of(settings))
         budget = Budget.plan(streams=settings.streams, threads=settings.threads)
         _log.info("budget: %s", budget)
         catalog = Catalog.open(settings, budget)

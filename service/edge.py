@@ -5,21 +5,20 @@ request is doing is cancelled, and what it has in the queue is never begun.
 """
 
 import asyncio
-import contextlib
 import logging
 from time import monotonic
 
 from starlette.datastructures import Headers, MutableHeaders, State
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.errors import DeadlineExceeded, ParameterInvalid, PetalpawError
 from service.call import REQUEST_ID, TIMEOUT, Call
 from service.problem import CLIENT_LEFT, INTERNAL_DETAIL, of_status, refusal
-
-LINGER_S = 2.0
-LINGER_BYTES = 16 * 1024 * 1024
-"""How long, and how far, the rest of a refused upload is read and dropped, so that its sender sees the answer."""
+from service.security import API_KEY, harden
+from service.settings import Settings
+from service.upload import Upload
 
 _TIMEOUT_DIGITS = 9
 
@@ -29,29 +28,52 @@ _log = logging.getLogger("bentoml.petalpaw")
 class Edge:
     """ASGI middleware around the whole service, BentoML's own addresses included.
 
-    `state` has the `settings`, at the latest when the first request comes.
+    `state` has `settings`, `gate` and `drain`, at the latest when the first request comes.
     """
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app, self.state = app, state
+        self._outermost: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what nobody foresaw is logged and answered with the code `internal`."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        exchange = _Exchange(Call.begin(scope, headers.get(REQUEST_ID)), scope, receive, send)
+        if self._outermost is None:
+            self._outermost = _with_cors(self._answer, self.state.settings)
+        await self._outermost(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, settings = Headers(scope=scope), self.state.settings
+        call = Call.begin(scope, headers.get(REQUEST_ID))
+        upload = Upload(headers, receive, settings.min_upload_rate)
+        exchange = _Exchange(call, scope, upload, send, closing=self.state.drain.begun)
         try:
-            allowed = allowance_s(headers.getlist(TIMEOUT), self.state.settings.request_timeout_s)
-            await exchange.answer(self.app, allowed)
+            self.state.gate.admit(scope["path"], headers)
+            self.state.drain.admit(scope["path"])
+            await exchange.answer(self.app, allowance_s(headers.getlist(TIMEOUT), settings.request_timeout_s))
         except PetalpawError as error:
-            await exchange.refuse(error)
+            if not exchange.started:
+                await exchange.refuse(error)
         except Exception:
             if exchange.started:
                 raise
             _log.exception("unexpected failure of %s %s", scope["method"], scope["path"])
             await exchange.refuse(PetalpawError(INTERNAL_DETAIL))
+
+
+def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """`app` for browsers on pages of other origins too, if the settings name any."""
+    if not settings.cors_origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.cors_origins.split(),
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", API_KEY, REQUEST_ID, TIMEOUT],
+        expose_headers=["Retry-After", "Server-Timing", REQUEST_ID],
+    )
 
 
 def allowance_s(asked: list[str], most: float) -> float:
@@ -69,13 +91,11 @@ def allowance_s(asked: list[str], most: float) -> float:
 
 
 class _Exchange:
-    """One request and its answer as they pass by."""
+    """One request and its answer as they pass by; `closing` makes the answer the connection's last."""
 
-    def __init__(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, call: Call, scope: Scope, upload: Upload, send: Send, *, closing: bool) -> None:
         self.started = False
-        self._call, self._scope, self._receive, self._send = call, scope, receive, send
-        headers = Headers(scope=scope)
-        self._upload_over = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+        self._call, self._scope, self._upload, self._send, self._closing = call, scope, upload, send, closing
         self._replaced = self._complete = False
         self._limit = asyncio.timeout(None)
         self._watch: asyncio.Task[None] | None = None
@@ -93,7 +113,7 @@ class _Exchange:
             if self.started:
                 return  # its reader is too slow or gone; the server closes the connection
             if self._call.abandoned:
-                await self.send_response(Response(status_code=CLIENT_LEFT))
+                await self._respond(Response(status_code=CLIENT_LEFT))
                 return
             raise DeadlineExceeded(
                 f"no answer within {allowed:g} s, upload included; send fewer pictures at once, or allow more time"
@@ -104,19 +124,19 @@ class _Exchange:
                 self._watch.cancel()
 
     async def receive(self) -> Message:
-        """Hand a message inwards, noting where the upload ends."""
+        """Hand a message inwards; once the upload is over, watch for the client's leaving."""
         if self._watch:
             await asyncio.wait([self._watch])
             return {"type": "http.disconnect"}
-        message = await self._receive()
-        if not self._upload_over and message["type"] == "http.request" and not message.get("more_body", False):
-            self._upload_over = True
+        was_over = self._upload.over
+        message = await self._upload.receive()
+        if self._upload.over and not was_over:
             self._watch = asyncio.create_task(self._watch_client())
         return message
 
     async def _watch_client(self) -> None:
         """End the work as soon as its client leaves; after an upload that is the only message to come."""
-        gone = (await self._receive())["type"] == "http.disconnect"
+        gone = (await self._upload.receive())["type"] == "http.disconnect"
         if gone and not self._complete and not self._limit.expired():
             self._call.abandon()
             self._limit.reschedule(0)
@@ -133,14 +153,15 @@ class _Exchange:
                 self._replaced = True
                 return
             self.started = True
-            if not self._upload_over:
+            harden(headers)
+            if self._closing or not self._upload.over:
                 headers["Connection"] = "close"
         elif not message.get("more_body", False):
-            if not self._upload_over:
+            if not self._upload.over:
                 # The answer is whole for its reader (Content-Length says so); closing now would reset the connection
                 # under a sender that is still writing, and the answer would be lost.
                 await self._send({**message, "more_body": True})
-                await self._drain()
+                await self._upload.drop()
                 message = {"type": "http.response.body", "body": b""}
             self._complete = True
         await self._send(message)
@@ -150,17 +171,7 @@ class _Exchange:
         response = refusal(self._scope["path"], error)
         if allow:
             response.headers["Allow"] = allow
-        await self.send_response(response)
+        await self._respond(response)
 
-    async def send_response(self, response: Response) -> None:
-        """Answer with what needs no request to be read."""
+    async def _respond(self, response: Response) -> None:
         await response(self._scope, self.receive, self.send)
-
-    async def _drain(self) -> None:
-        dropped = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                while not self._upload_over and dropped < LINGER_BYTES:
-                    message = await self._receive()
-                    dropped += len(message.get("body", b""))
-                    self._upload_over = not message.get("more_body", False)

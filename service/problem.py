@@ -6,7 +6,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from inference.errors import MethodUnsupported, Overloaded, PathUnknown, PetalpawError
+from inference.errors import MethodUnsupported, Overloaded, PathUnknown, PetalpawError, Unauthorized
 from service.call import Call
 
 MEDIA_TYPE = "application/problem+json"
@@ -22,8 +22,7 @@ class _Refusal(Response):
     """The body of an error, which leaves its code with the call that it answers."""
 
     def __init__(self, error: PetalpawError, body: Any, media_type: str) -> None:
-        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
-        super().__init__(to_json(body), error.status, headers, media_type)
+        super().__init__(to_json(body), error.status, _headers(error), media_type)
         self._code = error.code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,6 +49,12 @@ def problem(error: PetalpawError, **members: Any) -> Response:
         **members,
     }
     return _Refusal(error, body, MEDIA_TYPE)
+
+
+def _headers(error: PetalpawError) -> dict[str, str]:
+    if isinstance(error, Overloaded):
+        return {"Retry-After": str(error.retry_after)}
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
 
 
 def title(code: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.errors import ParameterInvalid
@@ -101,6 +101,39 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest queue, in seconds of expected work; requests that come on top of it are refused as "
         "`overloaded`.",
+    )
+    max_connections: int = Field(
+        1024, ge=4, description="Most connections; the one that is idle for the longest makes room for the next."
+    )
+    max_header_bytes: int = Field(32 * 1024, ge=1024, description="Largest request line and headers of a request.")
+    header_timeout_s: float = Field(
+        10, gt=0, description="Seconds from the first byte of a request, or from the connection, to its last header."
+    )
+    min_upload_rate: int = Field(
+        1000,
+        ge=0,
+        description="Bytes per second that a body must bring on average once it takes longer than 5 s; 0 is no limit.",
+    )
+    api_keys: SecretStr | None = Field(
+        None,
+        description="Keys, separated by commas, each `predict:` or `admin:` and then the key, or `sha256:` and its "
+        "digest (docs/security.md).",
+    )
+    api_keys_file: Path | None = Field(None, description="A file of such keys, one a line, for mounted secrets.")
+    open_metrics: bool = Field(True, description="Whether `/metrics` needs no key even where prediction does.")
+    cors_origins: str | None = Field(
+        None,
+        pattern=r"^(\*|https?://[^/\s]+(\s+https?://[^/\s]+)*)$",
+        description="Origins, separated by spaces, whose pages may ask this service from a browser; `*` is every one.",
+    )
+    drain_notice_s: float = Field(
+        1,
+        ge=0,
+        description="After SIGTERM, seconds during which `/readyz` answers 503 and requests are still taken, for load "
+        "balancers to notice.",
+    )
+    drain_timeout_s: float = Field(
+        30, ge=1, description="After that, most seconds for the requests that were taken; then they are cut off."
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Log lines for people, or one JSON object per line; docs/metrics.md lists the fields."

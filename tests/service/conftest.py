@@ -1,5 +1,6 @@
 """The real server: `bentoml serve` on a free loopback port."""
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -103,6 +104,37 @@ def server(tmp_path_factory: pytest.TempPathFactory, repository: Repository) -> 
     yield running
     running.stop()
     assert "Traceback" not in running.said(), running.said()
+
+
+PREDICT_KEY, ADMIN_KEY, FILED_KEY = "predict-key-of-the-tests", "admin-key-of-the-tests", "key-from-a-mounted-file"
+ORIGIN = "https://pictures.example"
+MAX_CONNECTIONS = 24
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory, repository: Repository) -> Iterator[Server]:
+    """Serves `colours` and `tones` with keys, one origin, and small limits on connections and heads."""
+    home = tmp_path_factory.mktemp("bentoml")
+    filed = home / "keys"
+    digest = hashlib.sha256(FILED_KEY.encode()).hexdigest()
+    filed.write_text(f"# for the batch jobs\npredict:sha256:{digest}\n")
+    settings = {
+        "api_keys": f"predict:{PREDICT_KEY},admin:{ADMIN_KEY}",
+        "api_keys_file": filed,
+        "cors_origins": ORIGIN,
+        "open_metrics": False,
+        "max_connections": MAX_CONNECTIONS,
+        "max_header_bytes": 4096,
+        "header_timeout_s": 1,
+        "max_body_bytes": MAX_BODY,
+    }
+    running = Server(*start(home, models=repository.root, **settings))
+    running.wait()
+    yield running
+    running.stop()
+    said = running.said()
+    assert "Traceback" not in said, said
+    assert not any(key in said for key in (PREDICT_KEY, ADMIN_KEY, FILED_KEY, digest))
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import edge
+from service import upload
 from service.call import TIMEOUT, Call
+from service.drain import Drain
 from service.edge import Edge
+from service.security import Gate
 from service.settings import Settings
 
-STATE = State({"settings": Settings()})
+
+def state(**settings: Any) -> State:
+    return State({"settings": Settings(**settings), "gate": Gate(), "drain": Drain(0, 1)})
+
+
+STATE = state()
 
 
 def scope_of(method: str = "POST", path: str = "/classify", **headers: str) -> Scope:
@@ -101,7 +108,7 @@ def test_plain_text_that_is_no_error_stays() -> None:
 
 
 def test_the_rest_of_a_refused_upload_is_dropped_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge, "LINGER_BYTES", 1000)
+    monkeypatch.setattr(upload, "LINGER_BYTES", 1000)
     read = 0
 
     async def endless() -> Message:
@@ -116,7 +123,7 @@ def test_the_rest_of_a_refused_upload_is_dropped_up_to_a_limit(monkeypatch: pyte
 
 
 def test_a_sender_that_stalls_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge, "LINGER_S", 0.05)
+    monkeypatch.setattr(upload, "LINGER_S", 0.05)
 
     async def stalled() -> Message:
         await asyncio.sleep(60)
@@ -146,7 +153,7 @@ def test_a_body_that_never_comes_is_not_waited_for_beyond_the_limit() -> None:
         await asyncio.sleep(60)
         raise AssertionError
 
-    patient = Edge(Slow(), State({"settings": Settings(request_timeout_s=0.05)}))
+    patient = Edge(Slow(), state(request_timeout_s=0.05))
     sent = exchange(patient, scope_of(content_length="9"), stalled)
     assert (problem_of(sent)["status"], problem_of(sent)["code"]) == (504, "deadline_exceeded")
 
@@ -155,7 +162,7 @@ def test_a_body_that_never_comes_is_not_waited_for_beyond_the_limit() -> None:
 def test_work_ends_at_the_clients_deadline_and_never_after_the_services(asked: str, most: float) -> None:
     slow = Slow()
     sent = exchange(
-        Edge(slow, State({"settings": Settings(request_timeout_s=most)})),
+        Edge(slow, state(request_timeout_s=most)),
         scope_of(content_length="1", **{TIMEOUT.lower(): asked}),
         Client(),
     )

@@ -1,0 +1,54 @@
+"""The body of one request on its way in."""
+
+import asyncio
+import contextlib
+from time import monotonic
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive
+
+from inference.errors import UploadTooSlow
+
+GRACE_S = 5.0
+"""How long a body may take in any case."""
+
+LINGER_S = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+"""How long, and how far, the rest of a refused upload is read and dropped, so that its sender sees the answer."""
+
+
+class Upload:
+    """Hands a request's messages on; `over` once its body is, and at once for a request without one.
+
+    A body that takes longer than `GRACE_S` must bring `min_rate` bytes per second on average.
+    """
+
+    def __init__(self, headers: Headers, receive: Receive, min_rate: int) -> None:
+        self.over = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+        self._receive, self._min_rate = receive, min_rate
+        self._bytes, self._began = 0, monotonic()
+
+    async def receive(self) -> Message:
+        """The next message. Raises UploadTooSlow."""
+        if self.over:
+            return await self._receive()
+        # Against the deadline of the request this only makes sure that a slow one holds its connection no longer.
+        allowed = GRACE_S + self._bytes / self._min_rate if self._min_rate else None
+        try:
+            async with asyncio.timeout(allowed and self._began + allowed - monotonic()):
+                message = await self._receive()
+        except TimeoutError:
+            raise UploadTooSlow(
+                f"{self._bytes:,} bytes of the body came in {allowed:.0f} s; send it faster, or a smaller one"
+            ) from None
+        self._bytes += len(message.get("body", b""))
+        self.over = not message.get("more_body", False)
+        return message
+
+    async def drop(self) -> None:
+        """Read on without keeping anything, for a while."""
+        read = self._bytes
+        with contextlib.suppress(TimeoutError, UploadTooSlow):
+            async with asyncio.timeout(LINGER_S):
+                while not self.over and self._bytes - read < LINGER_BYTES:
+                    await self.receive()
