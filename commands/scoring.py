@@ -82,6 +82,9 @@ def score(
     top_k: TopK = 5,
     content_hash: Annotated[bool, typer.Option("--hash", help="Add each file's sha256.")] = False,
     with_logits: Annotated[bool, typer.Option("--with-logits", help="Add the model's logits.")] = False,
+    with_features: Annotated[
+        bool, typer.Option("--with-features", help="Add what the model's last layer sees, for search and clustering.")
+    ] = False,
     summary: Annotated[Path | None, typer.Option("--summary", help="Write the closing counts as JSON too.")] = None,
     fail_on_error_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Exit with 1 only when more than this share of inputs failed.")
@@ -104,7 +107,7 @@ def score(
     # An output that cannot be is refused before a model is loaded.
     sink = FileSink(output, format, overwrite=overwrite, restart=restart) if output else StreamSink(format or "jsonl")
     classifier = classifier_of(models, model, runtime, device, batch_sizes=(CUDA_BATCH,))
-    settings = Settings(top_k=top_k, content_hash=content_hash, logits=with_logits)
+    settings = Settings(top_k=top_k, content_hash=content_hash, logits=with_logits, features=with_features)
     engine = LocalEngine(Scorer(classifier, settings), streams=streams)
     result = replace(run(source, engine, sink, progress_on(messages)), tolerated=fail_on_error_rate)
     messages.print(str(result), markup=False)

@@ -16,6 +16,7 @@ import numpy as np
 
 from inference.classifier import Classifier
 from inference.errors import ParameterInvalid, SourceGone
+from inference.features import FeatureClassifier, Features
 from inference.prediction import Logits
 from inference.preprocessing import Crop
 from scoring.rows import Origin, Row, Settings
@@ -52,9 +53,12 @@ class Scorer:
     def __init__(
         self, classifier: Classifier, settings: Settings | None = None, *, batch_size: int | None = None
     ) -> None:
-        """Raises ParameterInvalid below 1; `batch_size` is 1 on a CPU and CUDA_BATCH on a GPU unless given."""
-        self.classifier = classifier
+        """Raises ParameterInvalid below 1; `batch_size` is 1 on a CPU and CUDA_BATCH on a GPU unless given.
+
+        Settings that ask for features need a FeatureClassifier, and make one of any other: its errors are raised too.
+        """
         self.settings = settings or Settings()
+        self.classifier = FeatureClassifier.of(classifier) if self.settings.features else classifier
         default_batch = CUDA_BATCH if classifier.runtime.device == "cuda" else 1
         self.batch_size = default_batch if batch_size is None else batch_size
         if self.batch_size < 1:
@@ -82,7 +86,7 @@ class Scorer:
         try:
             row, data = self._read(row, read)
             row, crop = self._decoded(row, data)
-            return self._filled(row, self.classifier.logits(crop[None]))
+            return self._filled(row, *self._computed(crop[None]))
         except SourceGone:
             raise
         except Exception as error:  # noqa: BLE001 – whatever one picture does, the others get their rows
@@ -105,10 +109,10 @@ class Scorer:
         if not crops:
             return [each.row for each in held]
         try:
-            logits = iter(self._batch_logits(crops))
+            computed = zip(*self._batch(crops), strict=True)
         except Exception:  # noqa: BLE001 – one picture may be at fault: find it by trying each alone
             return [self._infer_alone(each) for each in held]
-        return [each.row if each.crop is None else self._try_fill(each.row, next(logits)) for each in held]
+        return [each.row if each.crop is None else self._try_fill(each.row, *next(computed)) for each in held]
 
     def _read(self, row: Row, read: Read) -> tuple[Row, bytes]:
         data = read()
@@ -122,32 +126,41 @@ class Scorer:
         image = preprocessing.decode(data, self.settings.max_pixels)
         return replace(row, width=image.width, height=image.height), preprocessing.crop_of(image)
 
-    def _filled(self, row: Row, logits: Logits) -> Row:
+    def _filled(self, row: Row, logits: Logits, features: Features) -> Row:
         """The row with the answer from its logits, float32 (1, classes). Raises ArithmeticError on NaN or infinity."""
         if not np.isfinite(logits).all():
             raise ArithmeticError(f"the model's logits are not finite: {logits.ravel()[:8].tolist()}")
         if self.settings.logits:
             row = replace(row, logits=tuple(logits[0].tolist()))
+        if self.settings.features:
+            row = replace(row, features=tuple(features[0].tolist()))
         return row.answered(self.classifier.predictions(logits, self.settings.top_k)[0])
 
     def _infer_alone(self, each: Prepared) -> Row:
         if each.crop is None:
             return each.row
         try:
-            return self._filled(each.row, self._batch_logits([each.crop]))
+            return self._filled(each.row, *self._batch([each.crop]))
         except Exception as error:  # noqa: BLE001 – as in `row`
             return each.row.failed(error)
 
-    def _try_fill(self, row: Row, logits: Logits) -> Row:
+    def _try_fill(self, row: Row, logits: Logits, features: Features) -> Row:
         try:
-            return self._filled(row, logits[None])
+            return self._filled(row, logits[None], features[None])
         except ArithmeticError as error:
             return row.failed(error)
 
-    def _batch_logits(self, crops: list[Crop]) -> Logits:
-        """float32 (len(crops), classes), computed at exactly the batch size: the last crop fills up."""
+    def _batch(self, crops: list[Crop]) -> tuple[Logits, Features]:
+        """Logits and features of these crops, computed at exactly the batch size: the last crop fills up."""
         batch = np.stack(crops + [crops[-1]] * (self.batch_size - len(crops)))
-        return self.classifier.logits(batch)[: len(crops)]
+        logits, features = self._computed(batch)
+        return logits[: len(crops)], features[: len(crops)]
+
+    def _computed(self, crops: Crop) -> tuple[Logits, Features]:
+        """float32 (batch, classes) and float32 (batch, length); the length is 0 when nobody asked for features."""
+        if isinstance(self.classifier, FeatureClassifier):
+            return self.classifier.logits_and_features(crops)
+        return self.classifier.logits(crops), np.empty((len(crops), 0), dtype=np.float32)
 
 
 def _versions(*packages: str) -> dict[str, str]:

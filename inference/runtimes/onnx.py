@@ -36,8 +36,9 @@ class OnnxRuntime:
         if device == "cuda":
             _require_cuda()
             providers.insert(0, (_PROVIDERS["cuda"], _CUDA_OPTIONS))
+        model = self._model(folder)
         try:
-            self._session = onnxruntime.InferenceSession(folder / self.file, options, providers=providers)
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise ManifestInvalid(
                 f"{folder / self.file} cannot be loaded by ONNX Runtime {onnxruntime.__version__} ({error}); "
@@ -46,6 +47,10 @@ class OnnxRuntime:
         # ONNX Runtime only warns when a provider fails to load, then runs on the CPU.
         if self._session.get_providers()[0] != self.execution_provider:
             raise DeviceUnavailable(_CUDA_MISSING)
+
+    def _model(self, folder: Path) -> Path | bytes:
+        """What the session is made from."""
+        return folder / self.file
 
     def run(self, crops: Crop) -> Logits:
         """uint8 (batch, height, width, 3) → float32 (batch, classes)."""
