@@ -30,8 +30,8 @@ COPY inference inference
 COPY scoring scoring
 COPY service service
 COPY training training
-RUN pip --python /opt/petalpaw/bin/python install --quiet --no-cache-dir --no-deps --no-build-isolation --prefix /project . \
-    && layer /project
+RUN pip --python /opt/petalpaw/bin/python install --quiet --no-cache-dir --no-deps --no-build-isolation --prefix /layer/opt/petalpaw . \
+    && layer
 
 # Without the CUDA provider: 285 MB that no CPU can use.
 FROM dependencies AS dependencies-cpu
@@ -51,9 +51,9 @@ FROM build AS models
 COPY models /models
 RUN layer /models
 
-# What the base image leaves uncompiled, and a read-only container could never keep: Python's own library.
+# An init, and what the base image leaves uncompiled and a read-only container could never keep: Python's own library.
 FROM build AS library
-RUN layer --library /library
+RUN layer --library /usr/bin/tini
 
 FROM ${BASE_IMAGE} AS base
 ARG VERSION=unknown
@@ -71,8 +71,7 @@ ENV PATH=/opt/petalpaw/bin:$PATH \
     BENTOML_HOME=/tmp/bentoml \
     BENTOML_DO_NOT_TRACK=True \
     PORT=3000
-COPY --from=build /usr/bin/tini /usr/bin/tini
-COPY --from=library /library /
+COPY --from=library /layer /
 # A number, not a name: Kubernetes' runAsNonRoot understands it, and any other number works as well.
 USER 10001:10001
 WORKDIR /tmp
@@ -86,15 +85,15 @@ ENTRYPOINT ["tini", "--", "petalpaw"]
 CMD ["serve", "--host", "0.0.0.0"]
 
 FROM base AS cuda
-COPY --from=dependencies-cuda /opt/petalpaw /opt/petalpaw
-COPY --from=models /models /models
-COPY --from=project /project /opt/petalpaw
+COPY --from=dependencies-cuda /layer /
+COPY --from=models /layer /
+COPY --from=project /layer /
 # The CUDA libraries come from the wheels, the driver from the host by the NVIDIA container toolkit.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 # The last target is what `docker build .` makes.
 FROM base AS cpu
-COPY --from=dependencies-cpu /opt/petalpaw /opt/petalpaw
-COPY --from=models /models /models
-COPY --from=project /project /opt/petalpaw
+COPY --from=dependencies-cpu /layer /
+COPY --from=models /layer /
+COPY --from=project /layer /
 ENV PETALPAW_DEVICE=cpu
