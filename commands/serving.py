@@ -23,8 +23,9 @@ def serve(
 ) -> None:
     """Serve every model of the repository over HTTP. docs/settings.md lists the further settings."""
     import service
-    from service.launch import check_address, serve_command
+    from service.launch import check_address, check_memory, serve_command
 
+    check_memory()
     check_address(host, port)
     os.environ.update(
         PETALPAW_MODELS=str(models.resolve()), PETALPAW_RUNTIME=runtime.value, PETALPAW_DEVICE=device.value

@@ -39,7 +39,8 @@
     │   ├── RuntimeMissing        runtime_missing         503
     │   ├── PackageMissing        package_missing         503
     │   ├── DeviceUnavailable     device_unavailable      503
-    │   └── AddressUnavailable    address_unavailable     503
+    │   ├── AddressUnavailable    address_unavailable     503
+    │   └── MemoryShort           memory_short            503
     └── WorkError
         ├── RecipeInvalid         recipe_invalid          422
         ├── DataInvalid           data_invalid            422
@@ -260,6 +261,12 @@ class AddressUnavailable(HostError):
     """The service cannot listen where it was told to."""
 
     code, status = "address_unavailable", 503
+
+
+class MemoryShort(HostError):
+    """The container may use less memory than the service needs to start."""
+
+    code, status = "memory_short", 503
 
 
 class WorkError(PetalpawError):

@@ -68,6 +68,7 @@ class Petalpaw:
 
     def _start(self) -> None:
         start = perf_counter()
+        launch.report_kills()
         settings = read_settings()
         logs.configure(settings.log_format)
         for line in misspelt():

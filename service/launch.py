@@ -16,12 +16,16 @@ from typing import NoReturn
 
 import click
 
-from inference.errors import AddressUnavailable, ParameterInvalid, PetalpawError
+from inference import memory
+from inference.errors import AddressUnavailable, MemoryShort, ParameterInvalid, PetalpawError
 
 TARGET = "service.app:Petalpaw"
 
 REFUSED = 3
 """Exit status of a start that was refused: nothing could be done."""
+
+LEAST_MEMORY = 200_000_000
+"""Bytes that the two processes hold with two small models, once these are loaded; loading takes more for a moment."""
 
 _SERVE = ("serve", "serve-http")
 _SUPERVISOR = "PETALPAW_SERVICE_SUPERVISOR"
@@ -56,6 +60,28 @@ def check_address(host: str, port: int) -> None:
                 f"cannot listen on {host} port {port} ({error.strerror}); choose another with --port or PORT, "
                 "or end what listens there"
             ) from error
+
+
+def check_memory() -> None:
+    """Raises MemoryShort in a container whose limit no start can keep to: it would be killed without a word."""
+    granted = memory.limit()
+    if granted is not None and granted < LEAST_MEMORY:
+        raise MemoryShort(
+            f"this container may use {granted / 1e6:.0f} MB of memory, and the service holds "
+            f"{LEAST_MEMORY / 1e6:.0f} MB even when idle; raise the limit (docs/operations.md, Sizing)"
+        )
+
+
+def report_kills() -> None:
+    """In a worker: say whether others of this container were killed for their memory; the system tells nobody."""
+    granted, kills = memory.limit(), memory.kills()
+    if granted is not None and kills:
+        _log.error(
+            "the system has killed %d process(es) of this container, for which %.0f MB of memory were not enough; "
+            "raise the limit (docs/operations.md, Sizing)",
+            kills,
+            granted / 1e6,
+        )
 
 
 def supervising() -> bool:

@@ -2,12 +2,14 @@
 
 import shutil
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from inference.repository import Repository
+from tests.container.conftest import GUARDED, running
 
 pytestmark = pytest.mark.container
 
@@ -78,3 +80,15 @@ def test_a_port_in_use(refused: Refused) -> None:
         port = taken.getsockname()[1]
         said = refused("--env", f"PORT={port}")
     assert f"cannot listen on 127.0.0.1 port {port} (Address already in use)" in said
+
+
+def test_too_little_memory(refused: Refused) -> None:
+    assert "may use 67 MB of memory" in refused("--memory", "64m")
+
+
+def test_too_little_memory_for_the_models_is_said() -> None:
+    with running(*GUARDED, "--memory", "230m", "--memory-swap", "230m") as one:
+        until = time.monotonic() + 120
+        while "for which 241 MB of memory were not enough; raise the limit" not in one.said():
+            assert time.monotonic() < until, one.said()
+            time.sleep(0.5)

@@ -1,5 +1,7 @@
 """The deployment's files, each held to the tool that will read it."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,9 +31,22 @@ def ran(*command: str | Path, **more: Any) -> str:
     return done.stdout
 
 
-def documents(build: str) -> list[dict[str, Any]]:
-    """What kustomize makes of a folder, components included that an overlay only offers."""
+def documents(build: str | Path) -> list[dict[str, Any]]:
+    """What kustomize makes of a folder."""
     return [each for each in yaml.safe_load_all(ran("kubectl", "kustomize", KUBERNETES / build)) if each]
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The documents of every build, and of the CPU overlay with all components."""
+    folder = tmp_path_factory.mktemp("kustomize")
+    parts = {
+        "resources": [KUBERNETES / "overlays" / "cpu"],
+        "components": sorted((KUBERNETES / "components").iterdir()),
+    }
+    relative = {key: [os.path.relpath(path, folder.resolve()) for path in paths] for key, paths in parts.items()}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(relative))
+    return [each for build in (*BUILDS, folder) for each in documents(build)]
 
 
 def test_the_dockerfile_is_sound() -> None:
@@ -54,9 +69,9 @@ def test_the_yaml_is_tidy() -> None:
 
 
 @KUBECTL
-def test_kubernetes_would_take_it(tmp_path: Path) -> None:
+def test_kubernetes_would_take_it(everything: list[dict[str, Any]], tmp_path: Path) -> None:
     path = tmp_path / "documents.yaml"
-    path.write_text(yaml.safe_dump_all([each for build in BUILDS for each in documents(build) if _built_in(each)]))
+    path.write_text(yaml.safe_dump_all([each for each in everything if _built_in(each)]))
     ran(TOOLS / "kubernetes-validate", "--strict", path)
 
 
@@ -65,20 +80,12 @@ def _built_in(document: dict[str, Any]) -> bool:
     return "." not in group or group.endswith(".k8s.io")
 
 
-def _containers(build: str) -> list[dict[str, Any]]:
-    found = []
-    for each in documents(build):
-        spec = each.get("spec", {})
-        found += spec.get("containers", []) + spec.get("template", {}).get("spec", {}).get("containers", [])
-    return found
-
-
 @KUBECTL
-@pytest.mark.parametrize("build", BUILDS)
-def test_every_container_is_confined_and_probed(build: str) -> None:
-    containers = _containers(build)
-    assert containers
-    for one in containers:
+def test_every_container_is_confined_and_probed(everything: list[dict[str, Any]]) -> None:
+    pods = [each["spec"] for each in everything if each["kind"] == "ServingRuntime"]
+    pods += [each["spec"]["template"]["spec"] for each in everything if each["kind"] == "Deployment"]
+    assert len(pods) == 4
+    for one in [container for pod in pods for container in pod["containers"]]:
         security = one["securityContext"]
         assert security["readOnlyRootFilesystem"]
         assert not security["allowPrivilegeEscalation"]
@@ -88,11 +95,27 @@ def test_every_container_is_confined_and_probed(build: str) -> None:
 
 
 @KUBECTL
-def test_the_settings_in_the_files_exist() -> None:
+def test_the_components_fit(everything: list[dict[str, Any]]) -> None:
+    (scaled,) = [each for each in everything if len(each.get("spec", {}).get("metrics", [])) == 2]
+    assert scaled["spec"]["metrics"][1]["pods"]["metric"]["name"] == "petalpaw_queue_pictures"
+    kinds = [each["kind"] for each in everything]
+    assert {"ServiceMonitor", "PrometheusRule", "PersistentVolumeClaim"} <= set(kinds)
+
+
+@KUBECTL
+def test_a_pod_has_time_to_drain(everything: list[dict[str, Any]]) -> None:
+    given = [each["data"] for each in everything if each["kind"] == "ConfigMap"]
+    notice = max(float(data.get("PETALPAW_DRAIN_NOTICE_S", Settings().drain_notice_s)) for data in given)
+    for each in everything:
+        if each["kind"] == "Deployment":
+            allowed = each["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+            assert allowed > notice + Settings().drain_timeout_s
+
+
+@KUBECTL
+def test_the_settings_in_the_files_exist(everything: list[dict[str, Any]]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    named = {
-        name for build in BUILDS for each in documents(build) if each["kind"] == "ConfigMap" for name in each["data"]
-    }
+    named = {name for each in everything if each["kind"] == "ConfigMap" for name in each["data"]}
     for file in ("compose.yaml", "compose.gpu.yaml"):
         named |= set(yaml.safe_load((DEPLOY / file).read_text())["services"]["petalpaw"]["environment"])
     assert named
@@ -105,15 +128,32 @@ def test_compose_would_take_it() -> None:
     ran(sys.executable, *schema, *sorted(DEPLOY.glob("compose*.yaml")))
 
 
+def test_prometheus_would_take_it() -> None:
+    promtool = shutil.which("promtool") or pytest.skip("needs promtool (Debian's package prometheus)")
+    ran(promtool, "check", "config", DEPLOY / "prometheus" / "prometheus.yml")
+
+
+def test_nginx_would_take_it(tmp_path: Path) -> None:
+    nginx = shutil.which("nginx") or pytest.skip("needs nginx")
+    name = ("-subj", "/CN=petalpaw.example", "-keyout", tmp_path / "privkey.pem", "-out", tmp_path / "fullchain.pem")
+    ran("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *name)
+    example = (DEPLOY / "proxy" / "nginx.conf").read_text().replace("/etc/ssl/petalpaw", str(tmp_path))
+    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}}\nhttp {{\n{example}}}\n")
+    ran(nginx, "-t", "-c", tmp_path / "nginx.conf")
+
+
 def rules() -> list[dict[str, Any]]:
     groups = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
-def test_every_query_is_promql() -> None:
+def test_every_query_is_promql_on_metrics_that_exist() -> None:
     parser = pytest.importorskip("promql_parser", reason="needs promql-parser")
+    documented = set(re.findall(r"`((?:petalpaw|process)_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
     for rule in rules():
         parser.parse(rule["expr"])
+        named = re.findall(r"\b((?:petalpaw|process|bentoml)_\w+)[{\[]", rule["expr"])
+        assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= documented, rule["expr"]
 
 
 def test_every_alert_is_explained() -> None:
