@@ -11,7 +11,7 @@ from service.openinference.paths import refusals
 from service.readiness import ready_catalog
 
 NAME = "petalpaw"
-EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "statistics")
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
 
 router = APIRouter()
 
