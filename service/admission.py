@@ -9,7 +9,7 @@ Nothing but the event loop changes the queue; the rates are changed from any thr
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 
 from inference.errors import Overloaded
@@ -17,6 +17,10 @@ from service.call import Call
 
 _KEPT = 0.98
 """What is left of an observation's weight after the next: a rate is that of the latest fifty or so."""
+
+_FIXED_PIXELS = 50_000
+"""What opening, resizing and cutting a picture of any size costs, in pixels: without it, thousands of tiny ones would
+make a large one look endless."""
 
 _GUESSED_DECODING = (0.02, 1_000_000.0)
 _GUESSED_INFERENCE = (0.01, 1.0)
@@ -52,10 +56,12 @@ class Admission:
     """
 
     def __init__(self, streams: int, max_queue_s: float = math.inf, lanes: int | None = None) -> None:
-        self.decoding = Rate(_GUESSED_DECODING)
+        self._decoding = Rate(_GUESSED_DECODING)
         self.pictures = 0
         self._max_queue_s = max_queue_s
         self._streams, self._lanes = streams, lanes or streams
+        # One huge picture keeps one stream busy; as long as another is free, it is no reason to refuse anybody.
+        self._longest_s = max_queue_s / streams
         self._inference: dict[str, Rate] = {}
         self._queued_s = 0.0
 
@@ -63,6 +69,10 @@ class Admission:
     def wait_s(self) -> float:
         """Seconds until a picture that came now would be under way."""
         return self._queued_s
+
+    def decoding(self, pixels: int) -> AbstractContextManager[None]:
+        """Observe the decoding of one picture of so many pixels."""
+        return self._decoding.timed(pixels + _FIXED_PIXELS)
 
     def inference(self, digest: str) -> Rate:
         """The rate of one model, per picture."""
@@ -87,7 +97,9 @@ class Admission:
     @contextmanager
     def turn(self, pixels: int, digest: str) -> Iterator[None]:
         """One picture of so many pixels (0 when it is decoded already) from its turn to its end."""
-        expected = self.decoding.seconds(pixels) / self._streams + self.inference(digest).seconds() / self._lanes
+        decoding = self._decoding.seconds(pixels + _FIXED_PIXELS) if pixels else 0.0
+        expected = decoding / self._streams + self.inference(digest).seconds() / self._lanes
+        expected = min(expected, self._longest_s)
         self._queued_s += expected
         self.pictures += 1
         try:

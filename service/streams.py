@@ -125,7 +125,7 @@ class Streams:
         if isinstance(data, np.ndarray):
             return data
         name = classifier.artifact.name
-        with self.admission.decoding.timed(self._pixels(data)):
+        with self.admission.decoding(self._pixels(data)):
             with self._metrics.stage(name, "decode", [call]):
                 image = classifier.decode(data, self._max_pixels)
             with self._metrics.stage(name, "preprocess", [call]):

@@ -98,7 +98,8 @@ class Server:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, repository: Repository) -> Iterator[Server]:
     """Serves `colours` and `tones` with small limits. No test may make it log a traceback."""
-    settings = {"max_body_bytes": MAX_BODY, "max_images": MAX_IMAGES, "max_pixels": MAX_PIXELS}
+    # On a busy machine the queue may be long without a test that is about it.
+    settings = {"max_body_bytes": MAX_BODY, "max_images": MAX_IMAGES, "max_pixels": MAX_PIXELS, "max_queue_s": 60}
     running = Server(*start(tmp_path_factory.mktemp("bentoml"), models=repository.root, **settings))
     running.wait()
     yield running

@@ -69,7 +69,7 @@ def test_a_rate_is_learnt_from_what_work_took_and_forgets() -> None:
 
 def test_the_queue_is_counted_in_seconds_of_all_streams_together() -> None:
     one, two, device = Admission(1), Admission(2), Admission(2, lanes=1)
-    million = 1_000_000
+    million = 950_000  # and 50,000 for what a picture of any size costs
     with one.turn(million, "m"), two.turn(million, "m"), device.turn(million, "m"):
         assert one.wait_s == pytest.approx(0.03)  # the guesses: 0.02 s per million pixels, 0.01 s per run
         assert two.wait_s == pytest.approx(0.015)
@@ -90,13 +90,33 @@ def test_models_have_rates_of_their_own() -> None:
             assert admission.wait_s == pytest.approx(0.01, rel=0.1)
 
 
+def test_tiny_pictures_do_not_make_a_large_one_look_endless() -> None:
+    admission = Admission(1)
+    for _ in range(100):
+        with admission.decoding(2000):
+            sleep(0.001)
+    with admission.turn(50_000_000, "m"):
+        assert 0.5 < admission.wait_s < 5
+
+
+def test_one_huge_picture_does_not_fill_the_queue_of_two_streams() -> None:
+    admission = Admission(2, max_queue_s=1)
+    huge = 2_000_000_000
+    with admission.turn(huge, "m"):
+        admission.admit(call())
+        with admission.turn(huge, "m"):
+            admission.admit(call())
+            with admission.turn(1, "m"), pytest.raises(Overloaded):
+                admission.admit(call())
+
+
 def test_a_full_queue_refuses_and_says_when_it_will_be_empty() -> None:
     admission = Admission(1, max_queue_s=1.5)
     with admission.turn(50_000_000, "m"):
         admission.admit(call())  # 1.01 s
-        with admission.turn(100_000_000, "m"), pytest.raises(Overloaded, match=r"3\.0 s long, 1\.5 s are") as caught:
+        with admission.turn(100_000_000, "m"), pytest.raises(Overloaded, match=r"2\.5 s long, 1\.5 s are") as caught:
             admission.admit(call())
-    assert caught.value.retry_after == 4
+    assert caught.value.retry_after == 3
     admission.admit(call())
 
 
