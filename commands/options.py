@@ -12,6 +12,7 @@ from inference.errors import ParameterInvalid
 
 if TYPE_CHECKING:
     from inference.classifier import Classifier
+    from inference.repository import Artifact
 
 SOME_FAILED, WRONG_USAGE, NOTHING_DONE, INTERRUPTED = 1, 2, 3, 130
 
@@ -81,6 +82,19 @@ TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many classe
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `petalpaw train` made it.")]
 
 
+def artifact_of(models: Path, model: str | None) -> "Artifact":
+    """The named model, or the only one. Raises ParameterInvalid when there are several and none is named."""
+    from inference.repository import Repository
+
+    repository = Repository(models)
+    if model is not None:
+        return repository.open(*name_and_version(model))
+    artifacts = repository.latest()
+    if len(artifacts) > 1:
+        raise ParameterInvalid(f"name a model with --model: {', '.join(each.name for each in artifacts)}")
+    return artifacts[0]
+
+
 def classifier_of(
     models: Path,
     model: str | None,
@@ -88,18 +102,10 @@ def classifier_of(
     device: DeviceOption,
     batch_sizes: tuple[int, ...] = (),
 ) -> "Classifier":
-    """Load the named model, or the only one. Raises ParameterInvalid when there are several and none is named."""
+    """Load the named model, or the only one, as `artifact_of` finds it."""
     from inference.classifier import Classifier
-    from inference.repository import Repository
 
-    repository = Repository(models)
-    if model is None:
-        artifacts = repository.latest()
-        if len(artifacts) > 1:
-            raise ParameterInvalid(f"name a model with --model: {', '.join(each.name for each in artifacts)}")
-        artifact = artifacts[0]
-    else:
-        artifact = repository.open(*name_and_version(model))
+    artifact = artifact_of(models, model)
     return Classifier.load(artifact, runtime=runtime.value, device=device.value, batch_sizes=batch_sizes)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from commands.engines import EngineChoice, EngineOption, RayAddress, Streams, engine_of
 from commands.options import (
     SOME_FAILED,
     Device,
@@ -89,27 +90,28 @@ def score(
     fail_on_error_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Exit with 1 only when more than this share of inputs failed.")
     ] = 0.0,
-    streams: Annotated[int | None, typer.Option(min=1, help="Pictures at once; default: as many as cores.")] = None,
+    engine: EngineChoice = EngineOption.local,
+    ray_address: RayAddress = None,
+    streams: Streams = None,
     models: Models = Path("models"),
     runtime: Runtime = RuntimeOption.onnx,
     device: Device = DeviceOption.auto,
 ) -> None:
     """Score pictures, a row for each, errors included. Ended early, the same command goes on where it stopped."""
     from scoring.arguments import source_of
-    from scoring.local import LocalEngine
     from scoring.progress import progress_on
     from scoring.rows import Settings
     from scoring.run import score as run
-    from scoring.scorer import CUDA_BATCH, Scorer
     from scoring.sinks import FileSink, StreamSink
 
     source = source_of(sources, column=column, base=base, null=null)
     # An output that cannot be is refused before a model is loaded.
     sink = FileSink(output, format, overwrite=overwrite, restart=restart) if output else StreamSink(format or "jsonl")
-    classifier = classifier_of(models, model, runtime, device, batch_sizes=(CUDA_BATCH,))
     settings = Settings(top_k=top_k, content_hash=content_hash, logits=with_logits, features=with_features)
-    engine = LocalEngine(Scorer(classifier, settings), streams=streams)
-    result = replace(run(source, engine, sink, progress_on(messages)), tolerated=fail_on_error_rate)
+    with engine_of(
+        engine, ray_address, settings, models=models, model=model, runtime=runtime, device=device, streams=streams
+    ) as scores:
+        result = replace(run(source, scores, sink, progress_on(messages)), tolerated=fail_on_error_rate)
     messages.print(str(result), markup=False)
     if summary:
         summary.write_text(result.to_json() + "\n", encoding="utf-8")

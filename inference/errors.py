@@ -38,6 +38,7 @@
     ├── HostError
     │   ├── RuntimeMissing        runtime_missing         503
     │   ├── PackageMissing        package_missing         503
+    │   ├── ClusterUnavailable    cluster_unavailable     503
     │   ├── DeviceUnavailable     device_unavailable      503
     │   ├── AddressUnavailable    address_unavailable     503
     │   └── MemoryShort           memory_short            503
@@ -249,6 +250,12 @@ class PackageMissing(HostError):
     """What was asked for needs a package that is not installed; the message names the extra that brings it."""
 
     code, status = "package_missing", 503
+
+
+class ClusterUnavailable(HostError):
+    """The Ray cluster cannot be reached, has no room or gave up (offline only); what was committed stays."""
+
+    code, status = "cluster_unavailable", 503
 
 
 class DeviceUnavailable(HostError):

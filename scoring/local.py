@@ -89,7 +89,7 @@ def in_order(
     computing = ThreadPoolExecutor(streams, thread_name_prefix="compute")
     room = threading.Semaphore(streams + _READ_AHEAD)
     under_way: deque[Future[Outcome]] = deque()
-    source = _Guarded(items)
+    source = Guarded(items)
     try:
         for item in source:
             # Taken here, in the order of the items, so that the item that is waited for always has its place.
@@ -110,7 +110,7 @@ def in_order(
         reading.shutdown(cancel_futures=True)
 
 
-class _Guarded:
+class Guarded:
     """Items until the first error, which is kept for later."""
 
     def __init__(self, items: Iterable[Item]) -> None:

@@ -40,7 +40,10 @@ class Engine(Protocol):
         """The columns of its rows."""
 
     def rows(self, items: Iterator[Item], stop: threading.Event) -> Generator[Row]:
-        """A row for every item taken. Once `stop` is set no more are taken; closed early, it ends at once."""
+        """A row for every item taken. Once `stop` is set no more are taken, and the last of them may stay without.
+
+        Closed early, it ends at once.
+        """
 
 
 def score(source: Source, engine: Engine, sink: Sink, progress: Progress | None = None) -> Summary:
@@ -69,16 +72,17 @@ def score(source: Source, engine: Engine, sink: Sink, progress: Progress | None 
                 tally.add(row)
                 commits.write(row)
                 shown.update(tally.rows, tally.failed)
-            if tally.rows != inputs.taken or not (inputs.exhausted or stop.is_set()):
+            complete = inputs.exhausted and tally.rows == inputs.taken
+            if not (complete or stop.is_set()):
                 raise RuntimeError(f"{inputs.taken} inputs gave {tally.rows} rows and the run ended; please report it")
-        if not tally.rows and inputs.exhausted:
+        if not tally.rows and complete:
             raise DataInvalid(f"there is nothing to score: {source.description} has no input; check what it names")
         # A signal that arrived with the last row interrupted nothing.
-        if inputs.exhausted:
+        if complete:
             sink.commit()
     return tally.summary(
         seconds=time.monotonic() - began,
-        interrupted=not inputs.exhausted,
+        interrupted=not complete,
         place=sink.place,
         resumed=resumed,
         resumable=sink.resumable,

@@ -1,0 +1,275 @@
+"""The engine for a cluster: Ray Data hands blocks of inputs to actors, each of which runs the local engine.
+
+    inputs → blocks → actors: classifier loaded once, then a LocalEngine per block → blocks of rows → rows in order
+
+Blocks come back in the order in which they went out, so the rows are the local engine's, row for row. When an actor or
+its node dies, Ray starts another and computes the blocks that were lost once more.
+"""
+
+import logging
+import os
+import pickle
+import socket
+import tempfile
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from inference.budget import whole_cores
+from inference.classifier import Classifier
+from inference.errors import ClusterUnavailable, PackageMissing, PetalpawError
+from inference.manifest import MANIFEST
+from inference.repository import Artifact
+from inference.runtimes.base import Device, DeviceChoice
+from scoring.local import Guarded, LocalEngine
+from scoring.rows import Row, Settings
+from scoring.scorer import CUDA_BATCH, Scorer
+from scoring.sources import Item
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_log = logging.getLogger(__name__)
+
+BLOCK = 2 * CUDA_BATCH
+"""Inputs that an actor takes at once, and that are computed again when it dies. Whole batches, as in a local run."""
+
+WAVE = 1_000_000
+WAVE_BYTES = 2 * 2**30
+"""Inputs, and bytes of them, that are handed to Ray at once. More need no more memory, but new actors in between."""
+
+PATIENCE = 600.0
+"""Seconds without any progress after which the run ends: a cluster that grows on demand finds room for the first actor
+in that time, and a picture that ends every process that decodes it is not tried for ever.
+"""
+
+
+KNOCK_SECONDS = 10.0
+"""Time that a cluster's port has to answer."""
+
+
+class ClusterEngine:
+    """Scores on a Ray cluster, or on Ray processes of this machine where no address is given.
+
+    Every node needs the driver's versions of Petalpaw and Ray, and must reach the inputs: remote addresses, or folders
+    mounted alike. The model is sent to the nodes and verified there.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        settings: Settings | None = None,
+        *,
+        address: str | None = None,
+        runtime: str = "onnx",
+        device: DeviceChoice = "auto",
+    ) -> None:
+        """Connect, and prove the model on a node. `auto` is CUDA where the cluster has GPUs.
+
+        Raises PackageMissing without Ray, ClusterUnavailable, and what loading the model raises.
+        """
+        self._ray = _connected(address)
+        resources = self._ray.cluster_resources()
+        cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        chosen: Device = "cuda" if device == "cuda" or (device == "auto" and gpus) else "cpu"
+        if chosen == "cuda" and not gpus:
+            _log.warning("the cluster has no GPU yet; waiting up to %.0f s for one", PATIENCE)
+        # An actor per GPU, with its share of the cores to decode for it; without GPUs an actor per core.
+        self._share = {"num_gpus": 1, "num_cpus": max(1, cpus // max(1, gpus))} if chosen == "cuda" else {"num_cpus": 1}
+        settings = settings or Settings()
+        files = {name: (artifact.folder / name).read_bytes() for name in (MANIFEST, *artifact.manifest.files)}
+        model = _Model(self._ray.put(files), settings, runtime, chosen)
+        self.columns: Sequence[str] = settings.columns
+        self.batch_size: int
+        self.fingerprint: Mapping[str, Any]
+        with _explained(self._ray):
+            proof = self._ray.remote(_prove).options(**self._share).remote(model)
+            self.batch_size, self.fingerprint = self._ray.get(proof, timeout=PATIENCE)
+        self._model = replace(model, runtime=self.fingerprint["runtime"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the cluster, which ends its actors; one that was started for this run ends as well."""
+        self._ray.shutdown()
+
+    def rows(self, items: Iterable[Item], stop: threading.Event | None = None) -> Generator[Row]:
+        """One row per input, in order. Raises SourceGone or ClusterUnavailable.
+
+        Once `stop` is set, no further block is waited for: the last inputs taken stay without rows. Inputs before an
+        error of `items` itself get theirs.
+        """
+        stop = stop or threading.Event()
+        source = Guarded(items)
+        blocks = _blocks(source)
+        while not stop.is_set() and (wave := self._wave(blocks)):
+            for rows in self._scored(wave):
+                yield from rows
+                if stop.is_set():
+                    break
+        if source.error is not None:
+            raise source.error
+
+    def _wave(self, blocks: Iterator[list[bytes]]) -> list[Any]:
+        """References to the next blocks in Ray's object store; none at the end."""
+        import pyarrow
+
+        wave, inputs, size = [], 0, 0
+        for block in blocks:
+            wave.append(self._ray.put(pyarrow.table({"item": block})))
+            inputs += len(block)
+            size += sum(map(len, block))
+            if inputs >= WAVE or size >= WAVE_BYTES:
+                break
+        return wave
+
+    def _scored(self, wave: list[Any]) -> Iterator[list[Row]]:
+        data = self._ray.data
+        scored = data.from_arrow_refs(wave).map_batches(
+            _Actor,
+            fn_constructor_args=(self._model, self.fingerprint, self._share["num_cpus"]),
+            batch_size=None,
+            batch_format="pyarrow",
+            # Two blocks at once: the next is read while the last pictures of one are inferred.
+            compute=data.ActorPoolStrategy(max_concurrent_calls_per_actor=2, enable_true_multi_threading=True),
+            **self._share,
+        )
+        with _explained(self._ray):
+            for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
+                yield [pickle.loads(row) for row in batch["row"].to_pylist()]  # noqa: S301 – our own actor's
+
+
+def _blocks(items: Iterable[Item]) -> Iterator[list[bytes]]:
+    """Pickled inputs, up to BLOCK at a time, parted where a local run's batches end."""
+    block = []
+    for item in items:
+        block.append(pickle.dumps(item))
+        if (item.id + 1) % BLOCK == 0:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+class _Actor:
+    """Loads the classifier once, then scores block after block."""
+
+    def __init__(self, model: "_Model", fingerprint: Mapping[str, Any], streams: int) -> None:
+        """Raises ClusterUnavailable where this node would give other rows than the one that proved the model."""
+        self._engine = LocalEngine(model.scorer(), streams=streams)
+        if self._engine.fingerprint != fingerprint:
+            raise ClusterUnavailable(
+                f"the cluster's nodes differ: one has {fingerprint}, another {self._engine.fingerprint}; give all of "
+                "them the same image and the same kind of device"
+            )
+
+    def __call__(self, block: "pyarrow.Table") -> "pyarrow.Table":
+        import pyarrow
+
+        items = map(pickle.loads, block["item"].to_pylist())
+        return pyarrow.table({"row": [pickle.dumps(row) for row in self._engine.rows(items)]})
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a node needs to load the classifier; `files` refers to the artifact's, by name, in Ray's object store."""
+
+    files: Any
+    settings: Settings
+    runtime: str
+    device: Device
+
+    def scorer(self) -> Scorer:
+        """On a node: load the artifact, its digests verified there. Raises as Artifact.open and Classifier.load do."""
+        import ray
+
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in ray.get(self.files).items():
+                (Path(folder) / name).write_bytes(data)
+            artifact = Artifact.open(Path(folder))
+            classifier = Classifier.load(artifact, runtime=self.runtime, device=self.device, batch_sizes=(CUDA_BATCH,))
+            return Scorer(classifier, self.settings)
+
+
+def _prove(model: _Model) -> tuple[int, Mapping[str, object]]:
+    scorer = model.scorer()
+    return scorer.batch_size, scorer.fingerprint
+
+
+def _connected(address: str | None) -> Any:
+    """Ray's module, connected, quiet, and telling nobody of its use. Raises PackageMissing, ClusterUnavailable."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address:
+        _knock(address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise PackageMissing(f"--engine ray needs a package ({error}); install petalpaw[cluster]") from error
+    own: dict[str, Any] = {} if address else {"num_cpus": whole_cores(), "include_dashboard": False}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except Exception as error:
+        where = f"no Ray cluster can be joined at {address}" if address else "Ray did not start on this machine"
+        raise ClusterUnavailable(f"{where} ({_first_line(error)}); check versions and load, then try again") from error
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = context.raise_original_map_exception = True
+    context.execution_no_progress_timeout_s = PATIENCE
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    return ray
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes where nobody answers. Raises ClusterUnavailable."""
+    if "://" in address:
+        raise ClusterUnavailable(
+            f"{address} leads to Ray's client or job server, but the run itself must be on the cluster; name HOST:PORT "
+            "from one of its nodes, or submit the same command with `ray job submit`"
+        )
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():  # "auto", which Ray looks up
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterUnavailable(
+            f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or check the address"
+        ) from error
+
+
+@contextmanager
+def _explained(ray: Any) -> Iterator[None]:
+    """Petalpaw's own errors as they were raised on a node, and Ray's as ClusterUnavailable."""
+    try:
+        yield
+    except ray.exceptions.GetTimeoutError:
+        raise ClusterUnavailable(
+            f"the cluster had no room for an actor within {PATIENCE:.0f} s; give it nodes with free cores (or GPUs)"
+        ) from None
+    except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
+        own = _own(error)
+        if own is not None:
+            raise own from error
+        raise ClusterUnavailable(
+            f"the cluster gave up ({_first_line(error)}); when it is well, run the same command again"
+        ) from error
+
+
+def _own(error: BaseException | None) -> PetalpawError | None:
+    """The error of ours that Ray's was made of, if any."""
+    while error is not None:
+        cause = getattr(error, "cause", None) or error.__cause__
+        if isinstance(cause, PetalpawError):
+            return cause
+        error = cause
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

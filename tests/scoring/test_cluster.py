@@ -1,0 +1,196 @@
+"""The cluster engine on a real Ray cluster of two nodes: the local engine's rows, whatever dies meanwhile."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from inference.classifier import Classifier
+from inference.repository import Repository
+from scoring.files import Files
+from scoring.local import LocalEngine
+from scoring.run import score
+from scoring.scorer import Scorer
+from scoring.sinks import FileSink
+
+pytest.importorskip("ray")
+ROOT = Path(__file__).parents[2]
+PICTURES = 3000
+MODEL = ("--model", "colours")
+
+CLUSTER = """
+import json, sys
+from ray.cluster_utils import Cluster
+
+# No more processes than scoring needs: they all start at once.
+node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
+head = {**node, "no_monitor": True, "include_dashboard": False}
+for attempt in range(3):  # on a busy machine Ray's own limit of 15 s may be too short
+    try:
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        raylet = cluster.add_node(**node).all_processes["raylet"][0].process.pid
+        break
+    except Exception:
+        if attempt == 2:
+            raise
+print(json.dumps({"address": cluster.address, "raylet": raylet}), flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`raylet` is the process that is the second node; the others die with it."""
+
+    address: str
+    raylet: int
+    environment: dict[str, str]
+
+    def score(self, repository: Repository, *arguments: str | Path) -> "subprocess.Popen[str]":
+        command = ("score", *arguments, "--models", repository.root, *MODEL, "--engine", "ray")
+        return subprocess.Popen(
+            [sys.executable, "-m", "petalpaw", *map(str, command), "--ray-address", self.address],
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    # A socket's path has at most 107 characters, too few for a folder of pytest's.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        # Ray starts a dozen Pythons, and gives up on those that have not compiled Ray after 15 s.
+        "PYTHONPYCACHEPREFIX": folder,
+        "PYTHONDONTWRITEBYTECODE": "",
+        "RAY_TMPDIR": folder,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_health_check_initial_delay_ms": "1000",
+        "RAY_health_check_period_ms": "500",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield Cluster(**json.loads(process.stdout.readline()), environment=environment)
+        finally:
+            process.stdin.close()
+            process.wait(60)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, picture: Callable[..., bytes]) -> Path:
+    """A folder with PICTURES pictures, of which every sixth is damaged."""
+    folder = tmp_path_factory.mktemp("many")
+    colours = [(220, 30, 30), (30, 200, 40), (30, 40, 210)]
+    for index in range(PICTURES):
+        path = folder / f"{index:04}.jpg"
+        if index >= 30:
+            os.link(folder / f"{index % 30:04}.jpg", path)
+        else:
+            data = picture(colours[index % 3], (60 + index, 50), seed=index)
+            path.write_bytes(data[:300] if index % 6 == 5 else data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(many: Path, classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What the local engine makes of them, per format."""
+    folder = tmp_path_factory.mktemp("local")
+    engine = LocalEngine(Scorer(classifier))
+    for name in ("rows.csv", "rows.jsonl"):
+        score(Files([many]), engine, FileSink(folder / name))
+    return {path.suffix: path.read_bytes() for path in folder.iterdir()}
+
+
+def actors() -> list[psutil.Process]:
+    """The processes that score, on whatever node."""
+    running = psutil.process_iter(["cmdline"])
+    return [each for each in running if "MapWorker(MapBatches(_Actor))" in " ".join(each.info["cmdline"] or ())]
+
+
+@pytest.mark.parametrize("victim", ["actor", "node"])
+def test_a_killed_actor_or_node_costs_no_row(
+    cluster: Cluster, many: Path, expected: dict[str, bytes], repository: Repository, victim: str
+) -> None:
+    with cluster.score(repository, many) as run:
+        assert run.stdout is not None
+        first = run.stdout.readline()
+        working = actors()
+        assert working
+        if victim == "actor":
+            working[0].kill()
+        else:
+            os.kill(cluster.raylet, signal.SIGKILL)
+        rest, messages = run.communicate(timeout=120)
+    assert run.returncode == 1, messages  # every sixth failed
+    assert (first + rest).encode() == expected[".jsonl"]
+
+
+def test_an_interrupted_run_goes_on_without_the_cluster(
+    cluster: Cluster, many: Path, expected: dict[str, bytes], repository: Repository, tmp_path: Path
+) -> None:
+    output = tmp_path / "rows.csv"
+    journal = tmp_path / "rows.csv.parts" / "journal.jsonl"
+    with cluster.score(repository, many, "--output", output) as run:
+        while run.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > 1):
+            time.sleep(0.02)
+        run.send_signal(signal.SIGINT)
+        _, messages = run.communicate(timeout=120)
+    assert run.returncode == 130, messages
+    assert "run the same command again to go on" in messages
+    again = subprocess.run(
+        (sys.executable, *("-m", "petalpaw", "score", many, "--output", output, "--models", repository.root), *MODEL),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "of earlier runs" in again.stderr
+    assert output.read_bytes() == expected[".csv"]
+
+
+def test_a_source_that_goes_away_is_said_as_by_the_local_engine(
+    cluster: Cluster, many: Path, repository: Repository, tmp_path: Path
+) -> None:
+    folder = tmp_path / "going"
+    shutil.copytree(many, folder, copy_function=os.link)
+    with cluster.score(repository, folder) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        shutil.rmtree(folder)
+        _, messages = run.communicate(timeout=120)
+    assert run.returncode == 3, messages
+    assert "[source_gone]" in messages
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [("ray://127.0.0.1:10001", "ray job submit"), ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1")],
+)
+def test_addresses_where_no_run_can_begin(many: Path, repository: Repository, address: str, says: str) -> None:
+    run = Cluster(address, 0, {**os.environ, "PYTHONPATH": str(ROOT)}).score(repository, many)
+    rest, messages = run.communicate(timeout=120)
+    assert (run.returncode, rest) == (3, "")
+    assert says in messages
+    assert "[cluster_unavailable]" in messages
+    assert "Traceback" not in messages
