@@ -1,25 +1,30 @@
 """POST /v2/models/{name}/infer: crops or encoded pictures in, tensors out."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import APIRouter
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
 from inference.classifier import Classifier
+from inference.errors import PetalpawError
 from service.body import read_body
 from service.call import Call
 from service.openinference import signature
-from service.openinference.messages import InferResponse, RequestOutput
+from service.openinference.messages import InferRequest, InferResponse, RequestOutput
 from service.openinference.paths import of_model, refusals, used_model
 from service.openinference.results import Results, complete, wanted_outputs, write_answer
 from service.openinference.tensors import read_input
-from service.openinference.wire import HEADER_LENGTH, Message, compressed, decompressed, read_message
+from service.openinference.wire import HEADER_LENGTH, compressed, decompressed, read_message
 from service.settings import Settings
-from service.streams import Input
+from service.streams import Input, LogitsRow
+
+T = TypeVar("T")
 
 _TENSORS = {"schema": {"type": "string", "format": "binary", "description": "the JSON object, then binary tensors"}}
 _BODY = {
@@ -64,7 +69,7 @@ _BODY = {
 }
 
 # One thread: a JSON tensor takes many times its text while it is read, and two at once would not be read any faster.
-_reader = ThreadPoolExecutor(1, "openinference")
+_thread = ThreadPoolExecutor(1, "openinference")
 
 router = APIRouter()
 
@@ -88,30 +93,44 @@ async def infer(request: Request) -> Response:
     state.streams.admission.admit(call)
     with call.stage("read"):
         body = await read_body(request, state.settings.max_body_bytes)
+    headers = request.headers
     with used_model(request) as classifier:
-        message, wanted, inputs = await _read(request, body, classifier, state.settings)
-        if message.request.parameters.timeout:
-            call.deadline = min(call.deadline, monotonic() + message.request.parameters.timeout / 1e6)
-        rows = await state.streams.logits(call, classifier, inputs)
-        rows = complete(rows, message.request.inputs[0].name, wanted)
-        answer, json_length = write_answer(message.request, wanted, classifier, Results(classifier, rows))
-    answer, headers = compressed(answer, request.headers.get("Accept-Encoding", ""))
+        asked = await _aside(_read, body, headers, classifier, state.settings)
+        if asked.request.parameters.timeout:
+            call.deadline = min(call.deadline, monotonic() + asked.request.parameters.timeout / 1e6)
+        rows = await state.streams.logits(call, classifier, asked.inputs)
+        rows = complete(rows, asked.request.inputs[0].name, asked.outputs)
+        return await _aside(_answer, asked, classifier, rows, headers.get("Accept-Encoding", ""))
+
+
+class _Asked(NamedTuple):
+    """A request that can be answered."""
+
+    request: InferRequest
+    outputs: Sequence[RequestOutput]
+    inputs: Sequence[Input]
+
+
+def _read(body: bytearray, headers: Headers, classifier: Classifier, settings: Settings) -> _Asked:
+    body = decompressed(body, headers.get("Content-Encoding", "").strip().lower(), settings.max_body_bytes)
+    message = read_message(body, headers.get(HEADER_LENGTH))
+    outputs = wanted_outputs(message.request, signature.outputs(classifier))
+    inputs = read_input(message, signature.inputs(classifier), settings.max_images)
+    return _Asked(message.request, outputs, inputs)
+
+
+def _answer(
+    asked: _Asked, classifier: Classifier, rows: Sequence[LogitsRow | PetalpawError], accepted: str
+) -> Response:
+    results = Results(classifier, rows)
+    body, json_length = write_answer(asked.request, asked.outputs, classifier, results)
+    body, headers = compressed(body, accepted)
     if json_length is None:
-        return Response(answer, headers=headers, media_type="application/json")
+        return Response(body, headers=headers, media_type="application/json")
     headers[HEADER_LENGTH] = str(json_length)
-    return Response(answer, headers=headers, media_type="application/octet-stream")
+    return Response(body, headers=headers, media_type="application/octet-stream")
 
 
-async def _read(
-    request: Request, body: bytearray, classifier: Classifier, settings: Settings
-) -> tuple[Message, Sequence[RequestOutput], Sequence[Input]]:
-    """The request, the outputs that it wants, and its pictures or crops."""
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    header_length = request.headers.get(HEADER_LENGTH)
-
-    def read() -> tuple[Message, Sequence[RequestOutput], Sequence[Input]]:
-        message = read_message(decompressed(body, encoding, settings.max_body_bytes), header_length)
-        wanted = wanted_outputs(message.request, signature.outputs(classifier))
-        return message, wanted, read_input(message, signature.inputs(classifier), settings.max_images)
-
-    return await asyncio.get_running_loop().run_in_executor(_reader, read)
+async def _aside(work: Callable[..., T], *arguments: Any) -> T:
+    """Off the event loop, which must answer others meanwhile."""
+    return await asyncio.get_running_loop().run_in_executor(_thread, work, *arguments)

@@ -5,6 +5,7 @@ Content-Encoding, Accept-Encoding  gzip or deflate, around all of that
 """
 
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -24,6 +25,9 @@ _MOST_VALUES = 1_000_000
 
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """zlib's window bits; "deflate" means zlib's format in HTTP."""
+
+_OFFER = re.compile(r"([\w-]+)\s*(;\s*q=0(?:\.0*)?(?![\d.]))?[^,]*")
+"""One of Accept-Encoding's names, and whether its quality is 0, which means that it is not wanted."""
 
 _WORTH_COMPRESSING = 1024
 """Bytes; shorter answers fit in one packet anyway."""
@@ -81,7 +85,7 @@ def decompressed(body: bytearray, encoding: str, limit: int) -> bytearray:
 
 def compressed(body: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
     """A body in a compression that the client accepts, and the headers that say so; short ones stay as they are."""
-    offers = {name.strip().lower() for name, _, quality in (offer.partition(";") for offer in accepted.split(","))}
+    offers = {name.lower() for name, refused in _OFFER.findall(accepted) if not refused}
     encoding = next((name for name in _WINDOWS if name in offers), None)
     if encoding is None or len(body) < _WORTH_COMPRESSING:
         return body, {}

@@ -197,13 +197,29 @@ def test_asynchronous_by_asyncio(server: Server, picture: Picture) -> None:
     async def session() -> list[int]:
         async with triton_aio.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
             assert await client.is_server_ready()
+            assert (await client.get_server_metadata())["name"] == "petalpaw"
+            assert await client.is_model_ready("colours", "1")
+            assert not await client.is_model_ready("roses")
             assert (await client.get_model_metadata("colours"))["name"] == "colours"
+            assert (await client.get_model_config("colours"))["name"] == "colours"
+            assert {one["state"] for one in await client.get_model_repository_index()} == {"READY"}
+            assert (await client.get_inference_statistics("colours"))["model_stats"][0]["version"] == "1"
+            classes = await client.infer(
+                "colours",
+                [encoded(picture(BLUE))],
+                outputs=[asked("logits", class_count=1)],
+                request_compression_algorithm="gzip",
+                response_compression_algorithm="deflate",
+            )
+            assert classes.as_numpy("logits")[0, 0].endswith(b":2:blue")
             results = await asyncio.gather(
                 *(client.infer("colours", [encoded(picture(colour))]) for colour in (RED, GREEN, BLUE)),
                 client.infer("colours", [crops(picture(BLUE))], response_compression_algorithm="gzip"),
             )
             with pytest.raises(InferenceServerException, match="model_unknown"):
                 await client.infer("roses", [encoded(picture())])
+            with pytest.raises(InferenceServerException, match="forbidden"):
+                await client.unload_model("colours")
             return [int(result.as_numpy("logits").argmax()) for result in results]
 
     assert asyncio.run(session()) == [0, 1, 2, 2]
