@@ -34,6 +34,7 @@ from inference.golden import golden_crops
 from inference.manifest import Signature
 from inference.prediction import Logits
 from inference.preprocessing import Crop
+from inference.runtimes.base import Load
 from inference.runtimes.registry import load_runtime
 from training.backbones import AUXILIARY_WEIGHTS, Normalized, backbone_facts, backbone_names, build, head_layers
 from training.compatibility import check_network
@@ -102,7 +103,7 @@ def prove(name: str) -> Row:
             expected = {batch: by_batches(crops, batch, lambda part: eager_logits(module, part)) for batch in BATCHES}
             own, tolerance = rounding(module, crops, expected[1])
             for runtime in ("onnx", "torchscript"):
-                loaded = load_runtime(runtime, path, "cpu", threads=1)
+                loaded = load_runtime(runtime, path, "cpu", Load())
                 for batch in BATCHES:
                     found = by_batches(crops, batch, loaded.run)
                     result = compare(runtime, "cpu", batch, expected[batch], found, tolerance)
@@ -188,7 +189,7 @@ def damaged(folder: Path) -> list[str]:
     path = folder / "model.onnx"
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
-    return [] if refuses(lambda: load_runtime("onnx", folder, "cpu", threads=1)) else ["a damaged model.onnx is loaded"]
+    return [] if refuses(lambda: load_runtime("onnx", folder, "cpu", Load())) else ["a damaged model.onnx is loaded"]
 
 
 def refuses(load: Callable[[], object]) -> bool:

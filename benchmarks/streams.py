@@ -16,6 +16,7 @@ import numpy as np
 
 from inference.golden import golden_crops
 from inference.repository import Repository
+from inference.runtimes.base import Load
 from inference.runtimes.registry import load_runtime
 
 SHAPES = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 8), (1, 1, 16), (1, 2, 8), (1, 2, 16)]
@@ -33,7 +34,7 @@ def main() -> None:
     crops = np.resize(
         golden_crops(artifact.manifest.preprocessing.crop), (16, *artifact.manifest.signature.input.shape[1:])
     )
-    runtimes = {threads: load_runtime("onnx", artifact.folder, "cpu", threads) for threads in (1, 2)}
+    runtimes = {threads: load_runtime("onnx", artifact.folder, "cpu", Load(threads)) for threads in (1, 2)}
     rates: dict[tuple[int, int, int], list[float]] = {shape: [] for shape in SHAPES}
     for round_ in range(options.rounds + 1):
         for streams, threads, batch in SHAPES:

@@ -39,8 +39,12 @@ class FormatOption(StrEnum):
 class RuntimeOption(StrEnum):
     """What `--runtime` takes."""
 
+    auto = "auto"
     onnx = "onnx"
+    tensorrt = "tensorrt"
     torchscript = "torchscript"
+    openvino = "openvino"
+    openvino_bf16 = "openvino-bf16"
 
 
 class StrategyOption(StrEnum):
@@ -76,7 +80,10 @@ Models = Annotated[
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="NAME or NAME/VERSION; needed when there are several.")
 ]
-Runtime = Annotated[RuntimeOption, typer.Option("--runtime", envvar="PETALPAW_RUNTIME", help="What runs the model.")]
+Runtime = Annotated[
+    RuntimeOption,
+    typer.Option("--runtime", envvar="PETALPAW_RUNTIME", help="What runs the model; auto: the fastest that passes."),
+]
 Device = Annotated[DeviceOption, typer.Option("--device", envvar="PETALPAW_DEVICE", help="auto: CUDA where it works.")]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many classes per picture, most probable first.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `petalpaw train` made it.")]

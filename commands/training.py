@@ -17,6 +17,7 @@ from commands.options import (
     ModelName,
     Models,
     RunFolder,
+    RuntimeOption,
     Strategy,
     messages,
 )
@@ -168,17 +169,22 @@ def parity(
         Path | None, typer.Option(help="Where the photos are now; default: where training had them.")
     ] = None,
     photos: Annotated[int, typer.Option(min=1, help="How many validation photos to compare.")] = 128,
+    runtime: Annotated[
+        list[RuntimeOption] | None, typer.Option(help="A further runtime to compare; auto: all that auto chooses from.")
+    ] = None,
 ) -> None:
     """Compare the exported files with PyTorch eager on validation photos and golden inputs; exit 1 when they differ."""
     from inference.repository import EXPORTED, Artifact
+    from inference.runtimes.registry import AUTO, CANDIDATES
     from training.parity import check, report
     from training.run import Run
 
     opened = Run.open(run)
     artifact = Artifact.open(run / EXPORTED)
+    further = [name for each in runtime or () for name in (CANDIDATES if each == AUTO else (each.value,))]
     table = Table("runtime", "device", "batch", "max |Δlogit|", "mean |Δlogit|", "top-1 agreement", "pictures")
     comparisons = []
-    for item in check(artifact, opened.module(), opened.photos("validation", photos, data)):
+    for item in check(artifact, opened.module(), opened.photos("validation", photos, data), further):
         comparisons.append(item)
         table.add_row(
             item.runtime,

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
+from inference.budget import whole_cores
 from inference.errors import DeviceUnavailable, ImageError, ManifestInvalid, RuntimeMissing, SelfTestFailed
 from inference.golden import golden_crops
 from inference.manifest import digest_of
 from inference.prediction import DEFAULT_TOP_K, Logits, Prediction, predictions
 from inference.preprocessing import MAX_PIXELS, Crop
 from inference.repository import Artifact
-from inference.runtimes.base import Device, DeviceChoice, Runtime
-from inference.runtimes.registry import cuda_device_count, load_runtime, runtime_class
+from inference.runtimes.base import Device, DeviceChoice, Load, Runtime
+from inference.runtimes.registry import AUTO, cuda_device_count, load_runtime, runtime_class
+from inference.trial import fastest
 
 _log = logging.getLogger(__name__)
 
@@ -37,14 +39,40 @@ class Classifier:
         runtime: str = "onnx",
         device: DeviceChoice = "auto",
         threads: int = 1,
+        streams: int | None = None,
         batch_sizes: Iterable[int] = (),
     ) -> "Classifier":
         """Load a verified artifact and replay its golden inputs, at batch 1, at their number and at `batch_sizes`.
 
+        `streams` calls (by default one per core) will come at a time, each with `threads` threads inside the runtime.
         `batch_sizes` are those that will be used later on a GPU, which prepares itself anew for each; a CPU does not.
-        `auto` is CUDA where a GPU is visible and passes; where one fails, the log says why and the CPU is taken.
-        Raises SelfTestFailed, RuntimeMissing, DeviceUnavailable or ManifestInvalid.
+        Device `auto` is CUDA where a GPU is visible and passes; where one fails, the log says why and the CPU is taken.
+        Runtime `auto` is the fastest that passes. Raises SelfTestFailed, RuntimeMissing, DeviceUnavailable or
+        ManifestInvalid.
         """
+        load = Load(threads=threads, streams=streams or whole_cores())
+        if device != "auto":
+            return cls._chosen(artifact, runtime, device, load, batch_sizes)
+        if cuda_device_count():
+            try:
+                return cls._chosen(artifact, runtime, "cuda", load, batch_sizes)
+            except (DeviceUnavailable, SelfTestFailed, ManifestInvalid) as error:
+                _log.warning("using the CPU although there is a GPU: %s", error.detail)
+        return cls._chosen(artifact, runtime, "cpu", load, batch_sizes)
+
+    @classmethod
+    def _chosen(
+        cls, artifact: Artifact, runtime: str, device: Device, load: Load, batch_sizes: Iterable[int]
+    ) -> "Classifier":
+        def proven(name: str) -> "Classifier":
+            return cls._proven(artifact, name, device, load, batch_sizes)
+
+        return fastest(device, proven) if runtime == AUTO else proven(runtime)
+
+    @classmethod
+    def _proven(
+        cls, artifact: Artifact, runtime: str, device: Device, load: Load, batch_sizes: Iterable[int]
+    ) -> "Classifier":
         # A file that the manifest does not name was never compared with a digest.
         file = runtime_class(runtime).file
         if file not in artifact.manifest.files:
@@ -52,20 +80,7 @@ class Classifier:
                 f"{artifact.name}/{artifact.version} was published without {file}, which runtime {runtime!r} needs; "
                 "export and publish it with that file or choose another runtime"
             )
-        if device != "auto":
-            return cls._proven(artifact, runtime, device, threads, batch_sizes)
-        if cuda_device_count():
-            try:
-                return cls._proven(artifact, runtime, "cuda", threads, batch_sizes)
-            except (DeviceUnavailable, SelfTestFailed, ManifestInvalid) as error:
-                _log.warning("using the CPU although there is a GPU: %s", error.detail)
-        return cls._proven(artifact, runtime, "cpu", threads, batch_sizes)
-
-    @classmethod
-    def _proven(
-        cls, artifact: Artifact, runtime: str, device: Device, threads: int, batch_sizes: Iterable[int]
-    ) -> "Classifier":
-        classifier = cls(artifact, load_runtime(runtime, artifact.folder, device, threads))
+        classifier = cls(artifact, load_runtime(runtime, artifact.folder, device, load))
         classifier.self_test(batch_sizes if device == "cuda" else ())
         classifier.runtime.trim()
         return classifier
@@ -120,6 +135,7 @@ class Classifier:
         if digest_of(crops.tobytes()) != manifest.golden.crops_sha256:
             raise SelfTestFailed(f"{where}: the golden inputs differ from those of the export; export the model again")
         expected = np.array(manifest.golden.logits, dtype=np.float32)
+        tolerance = manifest.golden.allowed(self.runtime.deviation)
         for size in sorted({1, len(crops), *batch_sizes}):
             order = np.resize(np.arange(len(crops)), max(size, len(crops)))
             batches = [order[start : start + size] for start in range(0, len(order), size)]
@@ -132,8 +148,8 @@ class Classifier:
                     f"{where}: the model cannot run the golden inputs at batch {size} ({error}); export it again"
                 ) from error
             # Written so that NaN fails too.
-            if not difference <= manifest.golden.tolerance:
+            if not difference <= tolerance:
                 raise SelfTestFailed(
                     f"{where}: logits of the golden inputs differ from PyTorch's by {difference:.3g} at batch {size}, "
-                    f"{manifest.golden.tolerance:g} is allowed; export the model again or choose another runtime"
+                    f"{tolerance:.3g} is allowed; export the model again or choose another runtime"
                 )

@@ -64,6 +64,11 @@ class Golden(_Frozen):
     logits: tuple[tuple[float, ...], ...]
     tolerance: float = Field(gt=0, description="largest |Δlogit| that counts as equal")
 
+    def allowed(self, deviation: float) -> float:
+        """The largest |Δlogit| for a runtime that may deviate by this share of the logits' span."""
+        logits = [logit for row in self.logits for logit in row]
+        return self.tolerance + deviation * (max(logits) - min(logits))
+
 
 class Calibration(_Frozen):
     """Probabilities are softmax(logits / temperature); below `threshold` the classifier abstains.

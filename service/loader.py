@@ -10,6 +10,7 @@ from inference.classifier import Classifier
 from inference.errors import ModelUnknown
 from inference.repository import Repository
 from inference.runtimes.base import Device
+from inference.runtimes.registry import AUTO
 from service.settings import Settings
 
 _log = logging.getLogger("bentoml.petalpaw")
@@ -68,6 +69,7 @@ class Loader:
             runtime=self._settings.runtime,
             device=self.device,
             threads=self._budget.threads,
+            streams=self._budget.streams,
             batch_sizes=self._batch_sizes,
         )
         _log.info(
@@ -82,6 +84,8 @@ class Loader:
         return classifier
 
     def load_all(self, keys: Iterable[Key]) -> list[Classifier]:
-        """Several, in order and side by side; a GPU takes one at a time. Raises as `load` does."""
-        with ThreadPoolExecutor(self._budget.streams if self.device == "cpu" else 1) as pool:
+        """Several, in order, side by side where that harms nothing. Raises as `load` does."""
+        # A GPU warms one at a time, and runtimes that race must not be slowed by a neighbour.
+        alone = self.device == "cuda" or self._settings.runtime == AUTO
+        with ThreadPoolExecutor(1 if alone else self._budget.streams) as pool:
             return list(pool.map(self.load, keys))

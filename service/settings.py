@@ -61,7 +61,14 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="The model for requests that name none. Not needed where one model is served."
     )
-    runtime: Literal["onnx", "torchscript"] = Field("onnx", description="What runs the models.")
+    runtime: Literal["auto", "onnx", "tensorrt", "torchscript", "openvino", "openvino-bf16"] = Field(
+        "onnx",
+        description="What runs the models; `auto` is the fastest of ONNX Runtime and OpenVINO that passes the "
+        "self-test, tried at the start.",
+    )
+    cache: Path | None = Field(
+        None, description="Where the engines that TensorRT builds are kept; by default `~/.cache/petalpaw`."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
         description="Where they run: `auto` takes CUDA where every model passes its self-test there and otherwise logs "

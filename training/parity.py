@@ -16,12 +16,14 @@ from inference.manifest import PARITY, ParityFigure, ParityReport, Signature, Te
 from inference.prediction import Logits
 from inference.preprocessing import Crop
 from inference.repository import Artifact
-from inference.runtimes.base import Device
-from inference.runtimes.registry import RUNTIMES, cuda_device_count, load_runtime, runtime_class
+from inference.runtimes.base import Device, Load
+from inference.runtimes.registry import cuda_device_count, load_runtime, runtime_class
 from training.export import eager_logits
 
 BATCHES = (1, 2, 7, 32)
 PHOTOS = 128
+PUBLISHED = ("onnx", "torchscript")
+"""What a model is published with; every other runtime proves itself when it loads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +40,22 @@ class Comparison:
     problems: tuple[str, ...]
 
 
-def check(artifact: Artifact, module: nn.Module, photos: Sequence[Path]) -> Iterator[Comparison]:
+def check(
+    artifact: Artifact, module: nn.Module, photos: Sequence[Path], further: Sequence[str] = ()
+) -> Iterator[Comparison]:
     """Compare `module` in PyTorch eager on the CPU with every runtime and device present, as results come in.
 
     `photos` go through the artifact's own preprocessing; unreadable ones are left out. Golden inputs are added.
+    `further` names runtimes beside `PUBLISHED`, each of which must be installed.
     """
     crops = np.concatenate([golden_crops(artifact.manifest.preprocessing.crop), *_crops(artifact, photos)])
     expected = {batch: by_batches(crops, batch, lambda part: eager_logits(module, part)) for batch in BATCHES}
-    for name, device in present(artifact):
-        runtime = load_runtime(name, artifact.folder, device, threads=1)
+    for name, device in present(artifact, further):
+        tolerance = artifact.manifest.golden.allowed(runtime_class(name).deviation)
+        runtime = load_runtime(name, artifact.folder, device, Load())
         for batch in BATCHES:
             found = by_batches(crops, batch, runtime.run)
-            yield compare(name, device, batch, expected[batch], found, artifact.manifest.golden.tolerance)
+            yield compare(name, device, batch, expected[batch], found, tolerance)
 
 
 def compare(runtime: str, device: Device, batch: int, expected: Logits, found: Logits, tolerance: float) -> Comparison:
@@ -109,11 +115,15 @@ def report(artifact: Artifact, comparisons: Iterable[Comparison]) -> ParityRepor
     return summary
 
 
-def present(artifact: Artifact) -> list[tuple[str, Device]]:
-    """The runtimes that the artifact has a file for, on every device that this machine has."""
+def present(artifact: Artifact, further: Sequence[str] = ()) -> list[tuple[str, Device]]:
+    """The runtimes that the artifact has a file for, on every device that they know and this machine has."""
     devices: tuple[Device, ...] = get_args(Device) if cuda_device_count() else ("cpu",)
     return [
-        (name, device) for name in RUNTIMES if runtime_class(name).file in artifact.manifest.files for device in devices
+        (name, device)
+        for name in dict.fromkeys((*PUBLISHED, *further))
+        if runtime_class(name).file in artifact.manifest.files
+        for device in devices
+        if device in runtime_class(name).devices
     ]
 
 
@@ -155,7 +165,7 @@ def _figure(items: Sequence[Comparison], artifact: Artifact) -> ParityFigure:
         mean_difference=max(item.mean_difference for item in items),
         top1_agreement=min(item.top1_agreement for item in items),
         images=items[0].images,
-        tolerance=artifact.manifest.golden.tolerance,
+        tolerance=artifact.manifest.golden.allowed(runtime_class(items[0].runtime).deviation),
     )
 
 

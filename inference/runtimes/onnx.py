@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU or on CUDA."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime
@@ -9,12 +9,15 @@ import onnxruntime
 from inference.errors import DeviceUnavailable, ManifestInvalid
 from inference.prediction import Logits
 from inference.preprocessing import Crop
-from inference.runtimes.base import Device
+from inference.runtimes.base import Device, Load
+
+Provider = tuple[str, dict[str, str]]
+"""An execution provider and its options."""
 
 _SEVERITY_ERROR = 3
-_PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 would round to 10 bits inside convolutions and break parity; HEURISTIC avoids seconds of search per batch size.
-_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+CUDA: Provider = ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+CPU: Provider = ("CPUExecutionProvider", {})
 
 
 class OnnxRuntime:
@@ -22,20 +25,23 @@ class OnnxRuntime:
 
     name: ClassVar[str] = "onnx"
     file: ClassVar[str] = "model.onnx"
+    devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
+    deviation: ClassVar[float] = 0
+    missing: ClassVar[str] = (
+        "device 'cuda' was demanded but ONNX Runtime could not load its CUDA execution provider; it needs an NVIDIA "
+        "GPU, a driver for CUDA 13 and the libraries of petalpaw[cuda]; provide them, or choose device 'cpu'"
+    )
 
-    def __init__(self, folder: Path, device: Device, threads: int) -> None:
+    def __init__(self, folder: Path, device: Device, load: Load) -> None:
         self.device: Device = device
-        self.execution_provider = _PROVIDERS[device]
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = load.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _SEVERITY_ERROR
         # Spinning threads would take the cores that decode the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers: list[Any] = [_PROVIDERS["cpu"]]
-        if device == "cuda":
-            _require_cuda()
-            providers.insert(0, (_PROVIDERS["cuda"], _CUDA_OPTIONS))
+        providers = [CPU] if device == "cpu" else [*self._on_gpu(folder / self.file), CPU]
+        self.execution_provider = providers[0][0]
         model = self._model(folder)
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=providers)
@@ -46,7 +52,7 @@ class OnnxRuntime:
             ) from error
         # ONNX Runtime only warns when a provider fails to load, then runs on the CPU.
         if self._session.get_providers()[0] != self.execution_provider:
-            raise DeviceUnavailable(_CUDA_MISSING)
+            raise DeviceUnavailable(self.missing)
 
     def _model(self, folder: Path) -> Path | bytes:
         """What the session is made from."""
@@ -70,15 +76,13 @@ class OnnxRuntime:
         one = np.zeros((1, *images.shape[1:]), dtype=np.uint8)
         self._session.run(["logits"], {"images": one}, shrinking)
 
+    def _on_gpu(self, model: Path) -> list[Provider]:  # noqa: ARG002 – TensorRT keeps an engine for each
+        """The providers for a model, best first. Raises DeviceUnavailable."""
+        self._require(CUDA[0])
+        # CUDA's libraries come in Python packages.
+        onnxruntime.preload_dlls()
+        return [CUDA]
 
-_CUDA_MISSING = (
-    "device 'cuda' was demanded but ONNX Runtime could not load its CUDA execution provider; it needs an NVIDIA GPU, "
-    "a driver for CUDA 13 and the libraries of petalpaw[cuda]; provide them, or choose device 'cpu'"
-)
-
-
-def _require_cuda() -> None:
-    """Load CUDA's libraries from the Python packages. Raises DeviceUnavailable."""
-    if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
-        raise DeviceUnavailable(_CUDA_MISSING)
-    onnxruntime.preload_dlls()
+    def _require(self, provider: str) -> None:
+        if provider not in onnxruntime.get_available_providers():
+            raise DeviceUnavailable(self.missing)

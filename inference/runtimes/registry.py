@@ -4,14 +4,23 @@ import ctypes
 import importlib
 from pathlib import Path
 
-from inference.errors import RuntimeMissing
-from inference.runtimes.base import Device, Runtime
+from inference.errors import DeviceUnavailable, RuntimeMissing
+from inference.runtimes.base import Device, Load, Runtime
+
+AUTO = "auto"
+"""The fastest of `CANDIDATES`; `inference.trial` finds it."""
 
 RUNTIMES = {
     "onnx": "inference.runtimes.onnx:OnnxRuntime",
+    "tensorrt": "inference.runtimes.tensorrt:TensorRtRuntime",
     "torchscript": "inference.runtimes.torchscript:TorchScriptRuntime",
+    "openvino": "inference.runtimes.openvino:OpenVinoRuntime",
+    "openvino-bf16": "inference.runtimes.openvino:OpenVinoBf16Runtime",
 }
-EXTRAS = {"torchscript": "train"}
+CANDIDATES = ("onnx", "openvino")
+"""Full precision, and cheap to try: PyTorch takes seconds to import, TensorRT minutes to build an engine."""
+
+EXTRAS = {"torchscript": "train", "openvino": "openvino", "openvino-bf16": "openvino"}
 """The extra of the petalpaw package that brings what a runtime needs; the others need none."""
 
 
@@ -28,12 +37,17 @@ def runtime_class(name: str) -> type[Runtime]:
     return found
 
 
-def load_runtime(name: str, folder: Path, device: Device, threads: int) -> Runtime:
-    """Load an artifact's model into the named runtime. Raises RuntimeMissing or DeviceUnavailable."""
+def load_runtime(name: str, folder: Path, device: Device, load: Load) -> Runtime:
+    """Load an artifact's model into the named runtime. Raises RuntimeMissing, DeviceUnavailable or ManifestInvalid."""
     chosen = runtime_class(name)
+    if device not in chosen.devices:
+        raise DeviceUnavailable(
+            f"runtime {name!r} runs on {' and '.join(chosen.devices)} only, not on {device!r}; choose another runtime, "
+            f"or device {chosen.devices[0]!r} where the machine has one"
+        )
     if not (folder / chosen.file).is_file():
         raise RuntimeMissing(f"runtime {name!r} needs {folder / chosen.file}, which the artifact does not have")
-    return chosen(folder, device, threads)
+    return chosen(folder, device, load)
 
 
 def cuda_device_count() -> int:

@@ -10,7 +10,7 @@ import torch
 from inference.errors import DeviceUnavailable, ManifestInvalid
 from inference.prediction import Logits
 from inference.preprocessing import Crop
-from inference.runtimes.base import Device
+from inference.runtimes.base import Device, Load
 
 
 class TorchScriptRuntime:
@@ -18,15 +18,17 @@ class TorchScriptRuntime:
 
     name: ClassVar[str] = "torchscript"
     file: ClassVar[str] = "model.torchscript.pt"
+    devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
+    deviation: ClassVar[float] = 0
 
-    def __init__(self, folder: Path, device: Device, threads: int) -> None:
+    def __init__(self, folder: Path, device: Device, load: Load) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise DeviceUnavailable(
                 "device 'cuda' was demanded but PyTorch sees no GPU; install a driver, or choose device 'cpu'"
             )
         self.device: Device = device
         self.execution_provider = f"torch-{device}"
-        torch.set_num_threads(threads)
+        torch.set_num_threads(load.threads)
         # TF32 would round to 10 bits inside convolutions and break parity.
         torch.backends.cudnn.allow_tf32 = False
         try:

@@ -29,7 +29,7 @@ def test_the_documentation_is_the_code() -> None:
     ("name", "value", "said"),
     [
         ("DEVICE", "gpu", "'auto', 'cpu' or 'cuda'"),
-        ("RUNTIME", "tensorflow", "'onnx' or 'torchscript'"),
+        ("RUNTIME", "tensorflow", "'torchscript', 'openvino' or 'openvino-bf16'"),
         ("BATCHING", "yes", "'auto', 'streams' or 'adaptive'"),
         ("STREAMS", "0", "greater than or equal to 1"),
         ("TOP_K", "many", "valid integer"),

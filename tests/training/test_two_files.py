@@ -14,6 +14,7 @@ from inference.errors import DigestMismatch
 from inference.golden import golden_crops
 from inference.manifest import MANIFEST, PARITY, file_entry, read_manifest
 from inference.repository import Artifact, Repository
+from inference.runtimes.base import Load
 from inference.runtimes.registry import load_runtime
 from training.backbones import Normalized
 from training.export import eager_logits, export_onnx
@@ -33,7 +34,7 @@ def test_weights_beyond_one_file_lie_beside_it(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("training.export._ONE_FILE", 0)
     export_onnx(module, crops[:2], tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx.data").stat().st_size >= 64 * 3 * 9 * 4
-    found = load_runtime("onnx", tmp_path, "cpu", threads=1).run(crops)
+    found = load_runtime("onnx", tmp_path, "cpu", Load()).run(crops)
     np.testing.assert_allclose(found, eager_logits(module, crops), atol=1e-5)
 
 
