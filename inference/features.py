@@ -9,6 +9,7 @@ from inference.classifier import Classifier
 from inference.errors import PackageMissing, ParameterInvalid
 from inference.prediction import Logits
 from inference.preprocessing import Crop
+from inference.runtimes.base import Load
 
 if TYPE_CHECKING:
     from inference.runtimes.features import FeatureRuntime
@@ -37,7 +38,7 @@ class FeatureClassifier(Classifier):
             from inference.runtimes.features import FeatureRuntime
         except ImportError as error:
             raise PackageMissing(f"features need a package ({error}); install petalpaw[features]") from error
-        found = cls(classifier.artifact, FeatureRuntime(classifier.artifact.folder, runtime.device, threads))
+        found = cls(classifier.artifact, FeatureRuntime(classifier.artifact.folder, runtime.device, Load(threads)))
         found.self_test()
         found.runtime.trim()
         return found

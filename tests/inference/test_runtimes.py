@@ -40,9 +40,7 @@ def test_extras_belong_to_runtimes() -> None:
 
 
 def test_unknown_runtime(artifact: Artifact) -> None:
-    with pytest.raises(
-        RuntimeMissing, match="there is no runtime 'tvm'; choose one of onnx, tensorrt, torch"
-    ):
+    with pytest.raises(RuntimeMissing, match="there is no runtime 'tvm'; choose one of onnx, tensorrt, torch"):
         Classifier.load(artifact, runtime="tvm")
 
 
