@@ -1,4 +1,4 @@
-"""The HTTP addresses of Petalpaw's own; BentoML adds /livez and a page to try them at /.
+"""The HTTP addresses of Petalpaw's own; BentoML adds /livez and /schema.json.
 
 Each part of the face is a router in a module of its own.
 """
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from inference.errors import ParameterInvalid, PetalpawError
 from service import classify, listing, metrics, readiness
 from service.openinference import addresses
+from service.page import routes
 from service.problem import CLIENT_LEFT, of_status, refusal
 
 api = FastAPI(
@@ -23,7 +24,7 @@ api = FastAPI(
     redoc_url=None,
     openapi_url=None,
 )
-for part in (classify, listing, metrics, readiness, addresses):
+for part in (classify, listing, metrics, readiness, addresses, routes):
     api.include_router(part.router)
 
 

@@ -1,0 +1,54 @@
+"""GET /ui and its files; / leads there."""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from fastapi import APIRouter
+from starlette.responses import RedirectResponse, Response
+
+_FOLDER = Path(__file__).parent
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may load: its own files, photos that stay in the browser, and answers of this service."""
+
+File = Literal["page.css", "page.js", "icon.svg"]
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+async def front() -> Response:
+    """Lead to the page. Relative, so that a proxy may serve this under a path of its own."""
+    return RedirectResponse("ui")
+
+
+@router.get("/ui")
+async def page() -> Response:
+    """The page."""
+    return _served("page.html")
+
+
+@router.get("/ui/{file}")
+async def part(file: File) -> Response:
+    """A file of the page; no other name reaches the file system."""
+    return _served(file)
+
+
+@cache
+def _content(name: str) -> bytes:
+    return (_FOLDER / name).read_bytes()
+
+
+def _served(name: str) -> Response:
+    # Small files: asked for again each time, a new version of the service never meets an old script.
+    headers = {
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": _POLICY,
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(_content(name), headers=headers, media_type=_TYPES[Path(name).suffix])
