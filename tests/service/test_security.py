@@ -57,7 +57,7 @@ def test_everything_but_health_and_pages_needs_a_key(guarded: Server, path: str)
     assert guarded.client.get(path, headers={"X-API-Key": PREDICT_KEY}).status_code in (200, 404)
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/docs.json", "/v2/health/live", "/v2/health/ready", "/"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/docs.json", "/v2/health/live", "/v2/health/ready", "/ui"])
 def test_health_and_pages_are_open(guarded: Server, path: str) -> None:
     assert guarded.client.get(path).status_code == 200
 
@@ -110,8 +110,8 @@ def test_safe_headers_and_no_banner(server: Server) -> None:
         assert headers["x-content-type-options"] == "nosniff"
         assert "server" not in headers
         assert "x-powered-by" not in headers
-    page = server.client.get("/").headers
-    assert "default-src 'self'" in page["content-security-policy"]
+    page = server.client.get("/ui").headers
+    assert "default-src 'none'" in page["content-security-policy"]
     assert page["referrer-policy"] == "no-referrer"
 
 
