@@ -105,7 +105,9 @@ def score(
     from scoring.sinks import FileSink, StreamSink
 
     source = source_of(sources, column=column, base=base, null=null)
-    # An output that cannot be is refused before a model is loaded.
+    # An output or summary that cannot be is refused before a model is loaded.
+    if summary:
+        summary.open("a").close()
     sink = FileSink(output, format, overwrite=overwrite, restart=restart) if output else StreamSink(format or "jsonl")
     settings = Settings(top_k=top_k, content_hash=content_hash, logits=with_logits, features=with_features)
     with engine_of(

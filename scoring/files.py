@@ -44,6 +44,8 @@ class FileItem:
 
     def read(self) -> bytes:
         """The content of the file. Raises ImageUnreadable, or SourceGone when the folder that it was in is gone."""
+        if self.root is not None and self.root not in _roots:
+            _is_gone(self.root)  # in a process of its own: looks at it for the first time
         if self.problem is not None:
             self._check_root()
             raise ImageUnreadable(self.problem)
@@ -69,21 +71,29 @@ class FileItem:
         return data
 
     def _check_root(self) -> None:
-        """An unmounted folder is an empty one. Raises SourceGone."""
-        if self.root is None:
-            return
-        try:
-            with os.scandir(self.root) as entries:
-                gone = next(entries, None) is None
-        except PermissionError:
-            return
-        except OSError:
-            gone = True
-        if gone:
+        """Raises SourceGone when the folder is not the one that this process saw first."""
+        if self.root is not None and _is_gone(self.root):
             raise SourceGone(
-                f"{printable(self.root)} is gone or empty since the run began; bring it back, then run the same "
-                "command again to go on"
+                f"{printable(self.root)} is gone since the run began; bring it back, then run the same command again "
+                "to go on"
             )
+
+
+_roots: dict[str, tuple[int, int]] = {}
+"""The identities of searched folders. An unmounted one has another device, a new one in its place another number."""
+
+
+def _is_gone(root: str) -> bool:
+    try:
+        device, number = _identity(root)
+        before = _roots.setdefault(root, (device, number))
+        if device == before[0] and number != before[1]:
+            # Some network file systems number anew what is the same; one that holds nothing is not.
+            with os.scandir(root) as entries:
+                return next(entries, None) is None
+    except OSError:
+        return True
+    return device != before[0]
 
 
 def _changed(before: os.stat_result, after: os.stat_result) -> bool:
@@ -151,6 +161,8 @@ def _exists(path: str) -> bool:
 
 def _find(path: str) -> Iterator[_Found]:
     if os.path.isdir(path):  # noqa: PTH112 – see _walk
+        _roots.pop(path, None)
+        _is_gone(path)  # looks at it for the first time
         for location, problem in _walk(path):
             yield location, False, problem, path
     elif is_pattern(path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.errors import DataInvalid, ImageUnreadable
+from inference.errors import DataInvalid, ImageUnreadable, SourceGone
 from scoring import files
 from scoring.files import FileItem, Files
 from scoring.sources import SUFFIXES
@@ -176,10 +176,54 @@ def test_file_larger_than_any_picture(tmp_path: Path, monkeypatch: pytest.Monkey
         large.read()
 
 
+def test_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x" * 100)
+    (item,) = Files([path])
+    before = item.stamp()
+    fstat = os.fstat
+    looks = []
+
+    def meanwhile(descriptor: int) -> os.stat_result:
+        looks.append(fstat(descriptor))
+        if len(looks) == 1:
+            with path.open("ab") as writer:
+                writer.write(b"y")
+        return looks[-1]
+
+    monkeypatch.setattr(os, "fstat", meanwhile)
+    with pytest.raises(ImageUnreadable, match=r"a\.jpg changed while it was read; score it again when nobody writes"):
+        item.read()
+    monkeypatch.undo()
+    assert item.read() == b"x" * 100 + b"y"
+    assert item.stamp() != before
+
+
 def test_endless_file_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_BYTES", 1000)
     with pytest.raises(ImageUnreadable, match="larger than 1,000 bytes"):
         FileItem(0, "/dev/zero", named=True).read()
+
+
+def test_folder_that_is_gone_is_not_taken_for_a_bad_file(tmp_path: Path) -> None:
+    make(tmp_path / "in", "a.jpg", "b.jpg")
+    first, second = Files([tmp_path / "in"])
+    (tmp_path / "in" / "b.jpg").unlink()
+    with pytest.raises(ImageUnreadable, match="No such file"):
+        second.read()
+    (tmp_path / "in").rename(tmp_path / "away")
+    with pytest.raises(SourceGone, match=r"in is gone since the run began; bring it back"):
+        first.read()
+    # A disk that was unmounted leaves an empty folder in its place.
+    (tmp_path / "in").mkdir()
+    with pytest.raises(SourceGone):
+        first.read()
+    (tmp_path / "in").rmdir()
+    (tmp_path / "away").rename(tmp_path / "in")
+    assert first.read() == b"a.jpg"
+    # What was named by itself, or stands in a table, concerns nobody else.
+    with pytest.raises(ImageUnreadable):
+        FileItem(0, str(tmp_path / "nowhere" / "a.jpg")).read()
 
 
 def test_folder_that_becomes_a_file(tmp_path: Path) -> None:

@@ -397,7 +397,7 @@ def test_source_that_vanishes_ends_the_run_and_it_goes_on(
             photos.rename(away)
             photos.mkdir()
 
-    with pytest.raises(SourceGone, match=r"photos is gone or empty since the run began; bring it back, then run the"):
+    with pytest.raises(SourceGone, match=r"photos is gone since the run began; bring it back, then run the same"):
         score(Files([photos]), LocalEngine(Scorer(classifier), streams=1), Telling(output, vanish))
     photos.rmdir()
     away.rename(photos)
