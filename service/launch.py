@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -28,6 +28,7 @@ LEAST_MEMORY = 200_000_000
 """Bytes that the two processes hold with two small models, once these are loaded; loading takes more for a moment."""
 
 _SERVE = ("serve", "serve-http")
+_LOOK_S = 1.0
 _SUPERVISOR = "PETALPAW_SERVICE_SUPERVISOR"
 _log = logging.getLogger("bentoml.petalpaw")
 
@@ -113,9 +114,21 @@ def supervise() -> None:
         if refused.is_set():
             sys.exit(REFUSED)
 
+    _look_often()
     signal.signal(signal.SIGUSR1, end)
     context.call_on_close(exit_status)
     os.environ[_SUPERVISOR] = str(os.getpid())
+
+
+def _look_often() -> None:
+    """Let the supervisor look every second whether its worker lives; BentoML's ten would be ten more of outage."""
+    from bentoml._internal.utils import circus
+
+    class Attentive(circus.Arbiter):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "check_delay": _LOOK_S})
+
+    circus.Arbiter = Attentive  # type: ignore[misc]
 
 
 def refuse(error: Exception) -> NoReturn:

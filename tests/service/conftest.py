@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,13 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
 
 
 def start(
-    home: Path, target: str | None = None, folder: Path = ROOT, **settings: object
+    home: Path, target: str | None = None, folder: Path = ROOT, before: Sequence[str] = (), **settings: object
 ) -> tuple[subprocess.Popen[bytes], int, Path]:
-    """A server with its port and log, of the source or of a built Bento, started in `folder`."""
+    """A server with its port and log, of the source or of a built Bento; `before` is what starts it in `folder`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = serve_command("127.0.0.1", port)
+    command = [*before, *serve_command("127.0.0.1", port)]
     if target is not None:
         command[command.index(TARGET)] = target
     log = home / "log"
