@@ -1,4 +1,4 @@
-"""From photos to a published model: `petalpaw train`, `evaluate`, `export`, `parity`, `publish`."""
+"""From photos to a published model: `petalpaw train`, `export`, `parity`, `publish`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,21 +133,6 @@ def _named_sets(recipe: str, changes: Sequence[str], fetching: bool) -> Path:
         if fetching:
             fetch_all(sets, DATA_ROOT)
     return DATA_ROOT
-
-
-@app.command(epilog="Example: petalpaw evaluate runs/flowers")
-def evaluate(
-    run: RunFolder,
-    data: Annotated[
-        Path | None, typer.Option(help="Where the photos are now; default: where training had them.")
-    ] = None,
-    device: Device = DeviceOption.auto,
-) -> None:
-    """Measure a run's kept weights anew on its validation and test photos, and calibrate and draw again."""
-    from training.assess import assess_again
-
-    evaluated = assess_again(run, data, device.value)
-    typer.echo((evaluated.folder / "metrics.json").read_text("utf-8"), nl=False)
 
 
 @app.command(epilog="Example: petalpaw export runs/flowers")

@@ -53,7 +53,7 @@ class Table:
         return printable(f"{self._location}[{self._column}]")
 
     def __iter__(self) -> Iterator[Item]:
-        for index, value in enumerate(self._values()):
+        for index, value in enumerate(self.values()):
             yield self._item(index, value)
 
     def count(self) -> int:
@@ -61,7 +61,7 @@ class Table:
         if self._kind == "parquet":
             with _parquet(self._location) as table:
                 return int(table.metadata.num_rows)
-        return sum(1 for _ in self._values())
+        return sum(1 for _ in self.values())
 
     def _item(self, index: int, value: object) -> Item:
         where = f"{printable(self._location)}#{index}"
@@ -91,7 +91,7 @@ class Table:
                 return list(_object(next(text, "")) or ())
             return next(_csv(text, self._kind, self._location), [])
 
-    def _values(self) -> Iterator[object]:
+    def values(self) -> Iterator[object]:
         """The column's values. Raises DataInvalid where the table is damaged."""
         if self._kind == "parquet":
             yield from self._parquet_values()
