@@ -26,6 +26,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM dependencies AS project
 COPY pyproject.toml README.md LICENSE petalpaw.py ./
 COPY commands commands
+COPY evaluation evaluation
 COPY inference inference
 COPY scoring scoring
 COPY service service
