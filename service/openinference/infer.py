@@ -1,12 +1,13 @@
 """POST /v2/models/{name}/infer: crops or encoded pictures in, tensors out."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,8 +24,6 @@ from service.openinference.tensors import read_input
 from service.openinference.wire import HEADER_LENGTH, compressed, decompressed, read_message
 from service.settings import Settings
 from service.streams import Input, LogitsRow
-
-T = TypeVar("T")
 
 _TENSORS = {"schema": {"type": "string", "format": "binary", "description": "the JSON object, then binary tensors"}}
 _BODY = {
@@ -69,7 +68,7 @@ _BODY = {
 }
 
 # One thread: a JSON tensor takes many times its text while it is read, and two at once would not be read any faster.
-_thread = ThreadPoolExecutor(1, "openinference")
+_reader = ThreadPoolExecutor(1, "openinference")
 
 router = APIRouter()
 
@@ -95,12 +94,14 @@ async def infer(request: Request) -> Response:
         body = await read_body(request, state.settings.max_body_bytes)
     headers = request.headers
     with used_model(request) as classifier:
-        asked = await _aside(_read, body, headers, classifier, state.settings)
+        asked = await asyncio.get_running_loop().run_in_executor(
+            _reader, _read, body, headers, classifier, state.settings
+        )
         if asked.request.parameters.timeout:
             call.deadline = min(call.deadline, monotonic() + asked.request.parameters.timeout / 1e6)
         rows = await state.streams.logits(call, classifier, asked.inputs)
         rows = complete(rows, asked.request.inputs[0].name, asked.outputs)
-        return await _aside(_answer, asked, classifier, rows, headers.get("Accept-Encoding", ""))
+        return await run_in_threadpool(_answer, asked, classifier, rows, headers.get("Accept-Encoding", ""))
 
 
 class _Asked(NamedTuple):
@@ -129,8 +130,3 @@ def _answer(
         return Response(body, headers=headers, media_type="application/json")
     headers[HEADER_LENGTH] = str(json_length)
     return Response(body, headers=headers, media_type="application/octet-stream")
-
-
-async def _aside(work: Callable[..., T], *arguments: Any) -> T:
-    """Off the event loop, which must answer others meanwhile."""
-    return await asyncio.get_running_loop().run_in_executor(_thread, work, *arguments)

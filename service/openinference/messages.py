@@ -6,9 +6,22 @@ repeats the model's name in the body.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 _MOST_TENSORS = 16
+_ONE_ERROR = FailFast()
+"""A list of a million wrong things is refused for the first: an answer must not be larger than its request."""
+
 Size = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
 Scalar = StrictStr | StrictBool | StrictInt | float
 Parameters = dict[str, Scalar]
@@ -47,7 +60,7 @@ class RequestInput(_Read):
     """One input tensor; `data` is absent when it stands in binary form behind the JSON object."""
 
     name: StrictStr
-    shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)]
+    shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8), _ONE_ERROR]
     datatype: StrictStr
     parameters: InputParameters = InputParameters()
     data: Any = None
@@ -82,8 +95,8 @@ class InferRequest(_Read):
 
     id: Whole | None = None
     parameters: RequestParameters = RequestParameters()
-    inputs: Annotated[tuple[RequestInput, ...], Field(max_length=_MOST_TENSORS)]
-    outputs: Annotated[tuple[RequestOutput, ...], Field(max_length=_MOST_TENSORS)] = ()
+    inputs: Annotated[tuple[RequestInput, ...], Field(max_length=_MOST_TENSORS), _ONE_ERROR]
+    outputs: Annotated[tuple[RequestOutput, ...], Field(max_length=_MOST_TENSORS), _ONE_ERROR] = ()
 
 
 class IndexRequest(_Read):

@@ -1,6 +1,7 @@
 """Logits as the output tensors that a request asked for."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -46,15 +47,16 @@ def complete(
     Otherwise raises the first error, which then names its element: a tensor has no other place for it.
     """
     failed = [(index, row) for index, row in enumerate(rows) if isinstance(row, PetalpawError)]
-    if failed and all(output.name != ERROR for output in wanted):
-        index, error = failed[0]
-        more = f", as {len(failed) - 1} more did;" if len(failed) > 1 else ";"
-        error.detail = (
-            f"{input_name}[{index}] of {len(rows)} failed{more} ask for the output {ERROR!r} to have the others "
-            f"answered: {error.detail}"
-        )
-        raise error
-    return rows
+    if not failed or any(output.name == ERROR for output in wanted):
+        return rows
+    index, error = failed[0]
+    where = f"{input_name}[{index}]"
+    if len(rows) > 1:
+        where += f", the first of {len(failed)} that failed (ask for the output {ERROR!r} to have the others answered)"
+    # A copy, because several elements may share one error.
+    refusal = copy(error)
+    refusal.detail = f"{where}: {error.detail}"
+    raise refusal
 
 
 class Results:

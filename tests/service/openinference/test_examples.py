@@ -53,7 +53,7 @@ def test_kserve(folder: Path, kserve: Path) -> None:
     said = run(folder, kserve, "kserve_client.py", "green.jpg", "blue.jpg").splitlines()
     assert said[0] == "ready: True"
     assert [line.split()[0] for line in said[1:4]] == ["logits", "probabilities", "abstained"]
-    assert said[4].startswith("image_unsupported: encoded[0] of 2 failed")
+    assert said[4].startswith("image_unsupported: encoded[0], the first of 1")
 
 
 def test_mlserver(folder: Path, mlserver: Path, server: Server) -> None:

@@ -36,7 +36,7 @@ def test_kserve(server: Server, kserve: Path, picture: Picture, tmp_path: Path) 
     found = json.loads(run(kserve, PEERS / "kserve_session.py", address, "colours", crops, *files).splitlines()[-1])
     assert [found.pop(name) for name in ("live", "ready", "model_ready", "other_ready")] == [True, True, True, False]
     assert [error.partition(":")[0] for error in found.pop("errors")] == ["", "image_unsupported"]
-    assert "image_unsupported: encoded[1] of 2" in found.pop("refused")
+    assert "image_unsupported: encoded[1], the first of 1" in found.pop("refused")
     assert len(found) == 8
     assert all(answer == [0, 1, 2] for answer in found.values()), found
 

@@ -89,6 +89,26 @@ def test_bytes_changed_at_random_are_read_or_refused() -> None:
     assert {400 <= status < 500 for status in statuses} == {True}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"inputs": [{"name": "images", "shape": ["a"] * 300_000, "datatype": "UINT8"}]},
+        {"inputs": [{}] * 300_000},
+        {"inputs": [], "outputs": [7] * 300_000},
+        {"inputs": [{"name": 7, "shape": [1], "datatype": "x" * 300_000}]},
+        {"inputs": [{"name": "x" * 300_000, "shape": [1], "datatype": "BYTES", "data": ["aGk="]}]},
+        {"inputs": [{"name": "encoded", "shape": [1], "datatype": "x" * 300_000, "data": ["aGk="]}]},
+        {"inputs": [{"name": "encoded", "shape": [2**31 - 1], "datatype": "BYTES", "data": ["aGk="]}]},
+        {str(key): 7 for key in range(300_000)},
+    ],
+    ids=range(8),
+)
+def test_a_refusal_is_short_however_much_is_wrong(content: dict[str, object]) -> None:
+    with pytest.raises(PetalpawError) as refused:
+        read_input(read_message(bytearray(json.dumps(content).encode()), None), SIGNATURES, max_images=8)
+    assert len(refused.value.detail) < 500
+
+
 def test_a_refusal_says_when_to_try_again() -> None:
     response = refusal("/v2/models/colours/infer", Overloaded("the queue is full", 3))
     assert (response.status_code, response.headers["retry-after"]) == (429, "3")
