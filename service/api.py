@@ -15,6 +15,7 @@ from service import classify, listing, metrics, readiness
 from service.openinference import addresses
 from service.page import routes
 from service.problem import CLIENT_LEFT, of_status, refusal
+from service.security import SECURITY, SECURITY_SCHEMES
 
 api = FastAPI(
     title="Petalpaw",
@@ -35,7 +36,8 @@ async def document(request: Request) -> Response:
     It says 3.0, but what pydantic gives it, its own schemas included, is 3.1; and it introduces another project.
     """
     info = {"title": api.title, "description": api.description, "version": api.version}
-    generated = {**request.app.state.service.openapi_spec.asdict(), "openapi": "3.1.0", "info": info}
+    generated = {**request.app.state.service.openapi_spec.asdict(), "openapi": "3.1.0", "info": info, **SECURITY}
+    generated["components"] = {**generated["components"], "securitySchemes": SECURITY_SCHEMES}
     return Response(to_json(generated), media_type="application/json")
 
 

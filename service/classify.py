@@ -61,7 +61,7 @@ router = APIRouter()
     "/classify",
     response_model=Answer,
     responses={
-        **problems(404, 413, 415, 422, 429, 504),
+        **problems(401, 404, 408, 413, 415, 422, 429, 504),
         500: {"model": Problem, "description": "a fault of the service"},
     },
     openapi_extra={

@@ -152,6 +152,8 @@ class _Exchange:
                 await self.refuse(error, headers.get("allow"))
                 self._replaced = True
                 return
+            if self._upload.small and not self._upload.over:
+                await self._upload.drop()  # and the connection can be kept
             self.started = True
             harden(headers)
             if self._closing or not self._upload.over:

@@ -24,6 +24,13 @@ from service.settings import PREFIX, Settings
 Scope = Literal["open", "predict", "admin"]
 
 API_KEY = "X-API-Key"
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": API_KEY},
+}
+SECURITY: dict[str, list[dict[str, list[str]]]] = {"security": [{}, {"bearer": []}, {"key": []}]}
+"""For the OpenAPI document: no key, where none is set, or one in either form."""
+
 _HEALTH = frozenset(("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"))
 _PAGES = frozenset(("/", "/docs.json", "/schema.json", "/ui"))
 _BELOW_PAGES = ("/ui/", "/static_content/")

@@ -93,6 +93,8 @@ class Streams:
             ended("ok")
             return logits
 
+        if len(inputs) == 1:
+            return [await one(inputs[0])]  # the usual case needs no task of its own
         return await asyncio.gather(*map(one, inputs))
 
     def loaded(self, classifier: Classifier) -> None:

@@ -12,6 +12,9 @@ from inference.errors import UploadTooSlow
 GRACE_S = 5.0
 """How long a body may take in any case."""
 
+SMALL_BYTES = 65536
+"""What has usually come with the head, or will at once."""
+
 LINGER_S = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 """How long, and how far, the rest of a refused upload is read and dropped, so that its sender sees the answer."""
@@ -20,11 +23,14 @@ LINGER_BYTES = 16 * 1024 * 1024
 class Upload:
     """Hands a request's messages on; `over` once its body is, and at once for a request without one.
 
+    `small` is a body that costs less to read than a new connection.
     A body that takes longer than `GRACE_S` must bring `min_rate` bytes per second on average.
     """
 
     def __init__(self, headers: Headers, receive: Receive, min_rate: int) -> None:
-        self.over = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+        length = headers.get("content-length", "0") if "transfer-encoding" not in headers else ""
+        self.over = length == "0"
+        self.small = length.isdigit() and int(length) <= SMALL_BYTES
         self._receive, self._min_rate = receive, min_rate
         self._bytes, self._began = 0, monotonic()
 

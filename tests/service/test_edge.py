@@ -122,6 +122,13 @@ def test_the_rest_of_a_refused_upload_is_dropped_up_to_a_limit(monkeypatch: pyte
     assert read == 1000
 
 
+def test_a_small_upload_is_read_to_its_end_and_the_connection_kept() -> None:
+    client = Client(b"x" * 100)
+    sent = exchange(Edge(PlainTextResponse("no", 404), STATE), scope_of(content_length="100"), client)
+    assert b"connection" not in dict(sent[0]["headers"])
+    assert client._messages == []
+
+
 def test_a_sender_that_stalls_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "LINGER_S", 0.05)
 
