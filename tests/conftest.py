@@ -2,7 +2,7 @@
 
 import io
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from inference.manifest import (
 )
 from inference.preprocessing import Preprocessing
 from inference.repository import Artifact, Repository
+from tests.cluster import Cluster, running
 
 Colour = tuple[int, int, int]
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 40), (30, 40, 210)
@@ -150,3 +151,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 def artifact(repository: Repository) -> Artifact:
     """The artifact colours/1."""
     return repository.open("colours")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Ray cluster of two nodes; the tests of the engine end with one."""
+    pytest.importorskip("ray")
+    with running() as found:
+        yield found

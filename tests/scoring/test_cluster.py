@@ -1,15 +1,12 @@
 """The cluster engine on a real Ray cluster of two nodes: the local engine's rows, whatever dies meanwhile."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -22,78 +19,11 @@ from scoring.local import LocalEngine
 from scoring.run import score
 from scoring.scorer import Scorer
 from scoring.sinks import FileSink
+from tests.cluster import ROOT, Cluster
 
 pytest.importorskip("ray")
-ROOT = Path(__file__).parents[2]
 PICTURES = 3000
 MODEL = ("--model", "colours")
-
-CLUSTER = """
-import json, sys
-from ray.cluster_utils import Cluster
-
-# No more processes than scoring needs: they all start at once.
-node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
-head = {**node, "no_monitor": True, "include_dashboard": False}
-for attempt in range(3):  # on a busy machine Ray's own limit of 15 s may be too short
-    try:
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        raylet = cluster.add_node(**node).all_processes["raylet"][0].process.pid
-        break
-    except Exception:
-        if attempt == 2:
-            raise
-print(json.dumps({"address": cluster.address, "raylet": raylet}), flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """`raylet` is the process that is the second node; the others die with it."""
-
-    address: str
-    raylet: int
-    environment: dict[str, str]
-
-    def score(self, repository: Repository, *arguments: str | Path) -> "subprocess.Popen[str]":
-        command = ("score", *arguments, "--models", repository.root, *MODEL, "--engine", "ray")
-        return subprocess.Popen(
-            [sys.executable, "-m", "petalpaw", *map(str, command), "--ray-address", self.address],
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    # A socket's path has at most 107 characters, too few for a folder of pytest's.
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        # Ray starts a dozen Pythons, and gives up on those that have not compiled Ray after 15 s.
-        "PYTHONPYCACHEPREFIX": folder,
-        "PYTHONDONTWRITEBYTECODE": "",
-        "RAY_TMPDIR": folder,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_health_check_initial_delay_ms": "1000",
-        "RAY_health_check_period_ms": "500",
-    }
-    with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield Cluster(**json.loads(process.stdout.readline()), environment=environment)
-        finally:
-            process.stdin.close()
-            process.wait(60)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +61,7 @@ def actors() -> list[psutil.Process]:
 def test_a_killed_actor_or_node_costs_no_row(
     cluster: Cluster, many: Path, expected: dict[str, bytes], repository: Repository, victim: str
 ) -> None:
-    with cluster.score(repository, many) as run:
+    with cluster.score(repository.root, *MODEL, many) as run:
         assert run.stdout is not None
         first = run.stdout.readline()
         working = actors()
@@ -150,7 +80,7 @@ def test_an_interrupted_run_goes_on_without_the_cluster(
 ) -> None:
     output = tmp_path / "rows.csv"
     journal = tmp_path / "rows.csv.parts" / "journal.jsonl"
-    with cluster.score(repository, many, "--output", output) as run:
+    with cluster.score(repository.root, *MODEL, many, "--output", output) as run:
         while run.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > 1):
             time.sleep(0.02)
         run.send_signal(signal.SIGINT)
@@ -174,7 +104,7 @@ def test_a_source_that_goes_away_is_said_as_by_the_local_engine(
 ) -> None:
     folder = tmp_path / "going"
     shutil.copytree(many, folder, copy_function=os.link)
-    with cluster.score(repository, folder) as run:
+    with cluster.score(repository.root, *MODEL, folder) as run:
         assert run.stdout is not None
         run.stdout.readline()
         shutil.rmtree(folder)
@@ -188,7 +118,7 @@ def test_a_source_that_goes_away_is_said_as_by_the_local_engine(
     [("ray://127.0.0.1:10001", "ray job submit"), ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1")],
 )
 def test_addresses_where_no_run_can_begin(many: Path, repository: Repository, address: str, says: str) -> None:
-    run = Cluster(address, 0, {**os.environ, "PYTHONPATH": str(ROOT)}).score(repository, many)
+    run = Cluster(address, 0, {**os.environ, "PYTHONPATH": str(ROOT)}).score(repository.root, *MODEL, many)
     rest, messages = run.communicate(timeout=120)
     assert (run.returncode, rest) == (3, "")
     assert says in messages
