@@ -42,13 +42,13 @@ class Cluster:
     raylet: int
     environment: dict[str, str]
 
-    def score(self, models: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
-        """`petalpaw score` on this cluster."""
+    def score(self, models: Path, *arguments: str | Path) -> "subprocess.Popen[bytes]":
+        """`petalpaw score` on this cluster; its pipes hold nothing back from `communicate`."""
         command = ("score", *arguments, "--models", models, "--engine", "ray")
         return subprocess.Popen(
             [sys.executable, "-m", "petalpaw", *map(str, command), "--ray-address", self.address],
             env=self.environment,
-            text=True,
+            bufsize=0,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

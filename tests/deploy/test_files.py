@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from typer.main import get_command
 
+from petalpaw import app
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -49,8 +52,9 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]
     return [each for build in (*BUILDS, folder) for each in documents(build)]
 
 
-def test_the_dockerfile_is_sound() -> None:
-    ran(TOOLS / "hadolint", ROOT / "Dockerfile")
+@pytest.mark.parametrize("path", ["Dockerfile", "deploy/ray/Dockerfile"])
+def test_the_dockerfiles_are_sound(path: str) -> None:
+    ran(TOOLS / "hadolint", ROOT / path)
 
 
 def test_what_the_dockerfile_copies_passes_the_dockerignore() -> None:
@@ -73,6 +77,33 @@ def test_kubernetes_would_take_it(everything: list[dict[str, Any]], tmp_path: Pa
     path = tmp_path / "documents.yaml"
     path.write_text(yaml.safe_dump_all([each for each in everything if _built_in(each)]))
     ran(TOOLS / "kubernetes-validate", "--strict", path)
+
+
+def test_kubernetes_would_take_the_pods_of_the_ray_job(tmp_path: Path) -> None:
+    job = yaml.safe_load((DEPLOY / "ray" / "job.yaml").read_text())
+    cluster = job["spec"]["rayClusterSpec"]
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    templates = [group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    pods = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{index}"}, **template}
+        for index, template in enumerate(templates)
+    ]
+    path = tmp_path / "pods.yaml"
+    path.write_text(yaml.dump_all(pods))
+    ran(TOOLS / "kubernetes-validate", "--strict", path)
+    for container in [each for pod in pods for each in pod["spec"]["containers"]]:
+        assert container["image"] == "petalpaw-ray"
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        assert container["resources"]["limits"] == container["resources"]["requests"]
+
+
+def test_the_ray_job_is_of_the_locked_ray_and_a_command_that_exists() -> None:
+    job = yaml.safe_load((DEPLOY / "ray" / "job.yaml").read_text())["spec"]
+    assert f"ray=={job['rayClusterSpec']['rayVersion']} " in (ROOT / "requirements" / "cluster.txt").read_text()
+    words = shlex.split(shlex.split(job["entrypoint"])[2].partition("||")[0])
+    assert words[:2] == ["petalpaw", "score"]
+    # Typer's own parser reads it; nothing runs.
+    get_command(app).commands["score"].make_context("score", words[2:])  # type: ignore[attr-defined]
 
 
 def _built_in(document: dict[str, Any]) -> bool:
