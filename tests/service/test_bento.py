@@ -52,6 +52,9 @@ def test_a_bento_serves_from_another_folder_and_batches_when_told(
         with ThreadPoolExecutor(16) as pool:
             assert list(pool.map(ask, range(64))) == [["cold", "image_empty", "warm"]] * 64
         assert 'petalpaw_batch_pictures_count{model="tones"}' in running.client.get("/metrics").text
+        (stats,) = running.client.get("/v2/models/tones/stats").json()["model_stats"]
+        assert stats["inference_count"] == 128
+        assert sum(batch["batch_size"] * batch["compute_infer"]["count"] for batch in stats["batch_stats"]) == 128
         assert [model["name"] for model in running.client.get("/models").json()["models"]] == ["colours", "tones"]
     finally:
         running.stop()

@@ -25,7 +25,9 @@ def installed(name: str) -> Path:
             ["venv", "--quiet", "--clear", "--python", sys.executable, str(home)],
             ["pip", "install", "--quiet", "--require-hashes", "--python", str(python), "-r", str(lock)],
         ):
-            done = subprocess.run(["uv", *command], capture_output=True, text=True, timeout=240, check=False)
+            done = subprocess.run(
+                [sys.executable, "-m", "uv", *command], capture_output=True, text=True, timeout=240, check=False
+            )
             if any(sign in done.stderr for sign in UNREACHABLE):
                 pytest.skip(f"no package registry can be reached to install {name}: {done.stderr.strip()[-200:]}")
             assert done.returncode == 0, done.stderr
