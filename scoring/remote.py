@@ -3,13 +3,14 @@
 Credentials, endpoints and proxies come from the environment, as each of fsspec's packages reads them.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from inference.errors import DataInvalid, ImageUnreadable, PackageMissing, SourceGone
+from inference.errors import DataInvalid, ImageUnreadable, PackageMissing, PetalpawError, SourceGone
 from scoring.rows import printable
 from scoring.sources import MAX_BYTES, SUFFIXES, FailedItem, Item, numbered
 
@@ -31,6 +32,8 @@ def file_system(address: str) -> tuple[Any, str]:
         import fsspec.core
 
         # Listings are not kept: they would fill memory, and would hide that a source went away.
+        # What it logs besides raising is said in our words.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         found: tuple[Any, str] = fsspec.core.url_to_fs(address, use_listings_cache=False)
     except ImportError as error:
         raise PackageMissing(f"{printable(address)} needs a package ({error}); install petalpaw[remote]") from error
@@ -48,8 +51,10 @@ def opened(location: str) -> Iterator[BinaryIO]:
             file = system.open(path, "rb")
         else:
             file = open(location, "rb")  # noqa: SIM115, PTH123 – closed below
-    except (OSError, ValueError) as error:
-        raise DataInvalid(f"{printable(location)} cannot be read ({reason_of(error)}); check the path") from error
+    except PetalpawError:
+        raise
+    except Exception as error:  # every service has exceptions of its own
+        raise unreachable(location, error) from error
     with file:
         yield file
 
@@ -103,7 +108,7 @@ class RemoteItem:
 
     def _failure(self, error: Exception) -> ImageUnreadable | SourceGone:
         if self.root is not None and not isinstance(error, PermissionError) and not _answers(self.root):
-            return gone(self.root)
+            return gone(self.root, error)
         return ImageUnreadable(
             f"{self.path} cannot be read ({reason_of(error)}); check the address and its permissions"
         )
@@ -116,10 +121,18 @@ def reason_of(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
-def gone(location: str) -> SourceGone:
+def unreachable(location: str, error: Exception) -> DataInvalid:
+    """The error for what was named and cannot be had."""
+    return DataInvalid(
+        f"{printable(location)} cannot be read ({reason_of(error)}); check the path or address and who may read it"
+    )
+
+
+def gone(location: str, error: Exception) -> SourceGone:
     """The error for a source that was there and is not any more."""
     return SourceGone(
-        f"{printable(location)} is gone since the run began; bring it back, then run the same command again to go on"
+        f"{printable(location)} cannot be reached any more ({reason_of(error)}); bring it back, then run the same "
+        "command again to go on"
     )
 
 
@@ -155,10 +168,15 @@ class Remote:
         return
 
     def _found(self) -> Iterator[Item]:
-        if "*" in self._address:
-            for path in sorted(self._system.glob(self._path)):
+        try:
+            matches = sorted(self._system.glob(self._path)) if "*" in self._address else None
+            folder = matches is None and self._is_folder()
+        except Exception as error:
+            raise unreachable(self._address, error) from error
+        if matches is not None:
+            for path in matches:
                 yield RemoteItem(0, self._system.unstrip_protocol(path))
-        elif self._is_folder():
+        elif folder:
             yield from self._walk(self._path)
         else:
             yield RemoteItem(0, self._address)
@@ -170,11 +188,13 @@ class Remote:
     def _walk(self, folder: str) -> Iterator[Item]:
         try:
             entries = [(each["name"], each["type"], _version(each)) for each in self._system.ls(folder, detail=True)]
-        except PermissionError as error:
+        except Exception as error:
+            if folder == self._path:
+                raise unreachable(self._address, error) from error
+            if not isinstance(error, PermissionError):
+                raise gone(folder, error) from error
             yield FailedItem(0, printable(folder), f"{printable(folder)} cannot be listed ({reason_of(error)})")
             return
-        except Exception as error:
-            raise gone(self._address) from error
         for name, kind, version in sorted(entries):
             if kind == "directory":
                 yield from self._walk(name)

@@ -51,7 +51,7 @@ class MemberItem:
                 file.seek(self.offset)
                 data = file.read(self.size)
         except FileNotFoundError as error:
-            raise gone(self.shard) from error
+            raise gone(self.shard, error) from error
         except OSError as error:
             raise ImageUnreadable(f"{self.path} cannot be read ({reason_of(error)}); check the shard") from error
         if len(data) < self.size:

@@ -95,6 +95,11 @@ class FileSink:
             ) from error
         if not self._journal.complete:
             self._refuse_existing()
+        elif not (self._journal.joined.exists() or self.path.exists()):
+            raise OutputUnwritable(
+                f"{self.folder} is left of a run that was finished and whose output was taken away; add --restart to "
+                "score anew, or choose another output"
+            )
         return tuple(self._journal.parts)
 
     def write(self, row: Row) -> None:

@@ -15,6 +15,7 @@ from scoring import remote
 from scoring.local import LocalEngine
 from scoring.remote import Remote, RemoteItem
 from scoring.scorer import Scorer
+from scoring.shards import Shard
 
 NAMES = ["a/1.jpg", "a/10.jpg", "a/2.png", "a/notes.txt", "b.webp", "c d.jpg"]
 PICTURES = ["a/1.jpg", "a/10.jpg", "a/2.png", "b.webp", "c d.jpg"]
@@ -140,11 +141,24 @@ def test_server_that_went_away(tmp_path: Path, serve: Serve) -> None:
     found, *_ = Remote(f"{address}/")
     server.shutdown()
     server.server_close()
-    with pytest.raises(SourceGone, match=r"is gone since the run began; bring it back, then run the same command"):
+    with pytest.raises(
+        SourceGone, match=r"cannot be reached any more \(.*\); bring it back, then run the same command"
+    ):
         found.read()
     # One that the user named, in a table say, concerns nobody else.
     with pytest.raises(ImageUnreadable):
         RemoteItem(0, f"{address}/a/1.jpg").read()
+
+
+def test_server_that_never_was(tmp_path: Path, serve: Serve) -> None:
+    server, address = serve(files_of(tmp_path))
+    server.shutdown()
+    server.server_close()
+    for named in (f"{address}/", f"{address}/*.jpg"):
+        with pytest.raises(DataInvalid, match=r"cannot be read \(.*onnect.*\); check the path or address and who"):
+            list(Remote(named))
+    with pytest.raises(DataInvalid, match="check the path or address"):
+        Shard(f"{address}/a.tar")
 
 
 def test_folder_that_went_away(memory: Any) -> None:

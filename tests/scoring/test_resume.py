@@ -196,7 +196,7 @@ def test_kill_9_again_and_again(start: Any, tmp_path: Path, kind: str, batch_siz
     whole, output = tmp_path / f"whole.{kind}", tmp_path / f"out.{kind}"
     assert start(whole, batch_size=batch_size).wait(60) == 1
     for parts in (0, 9):
-        process = start(output, 0.02, batch_size)
+        process = start(output, 0.1, batch_size)
         wait_for_parts(process, output, parts)
         process.kill()
         process.communicate()
@@ -210,7 +210,7 @@ def test_kill_9_again_and_again(start: Any, tmp_path: Path, kind: str, batch_siz
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_finishes_what_is_in_hand(start: Any, tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "out.csv"
-    process = start(output, 0.05)
+    process = start(output, 0.3)
     wait_for_parts(process, output, 1)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
@@ -227,7 +227,7 @@ def test_signal_finishes_what_is_in_hand(start: Any, tmp_path: Path, number: sig
 
 def test_second_signal_ends_at_once(start: Any, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
-    process = start(output, 0.3)
+    process = start(output, 1)
     wait_for_parts(process, output, 1)
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
@@ -239,14 +239,17 @@ def test_second_signal_ends_at_once(start: Any, tmp_path: Path) -> None:
 
 def test_two_runs_cannot_write_one_file(start: Any, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
-    first = start(output, 0.5)
+    first = start(output, 0.3)
     wait_for_parts(first, output, 1)
+    first.send_signal(signal.SIGSTOP)
     second = start(output)
     _, err = second.communicate(timeout=30)
     assert second.returncode == 3
     assert "is being written by a run that is still going on; wait for it" in err
-    first.send_signal(signal.SIGINT)
-    assert first.wait(30) == 130
+    # However the first ends, its hold on the output ends with it.
+    first.kill()
+    first.communicate()
+    assert start(output).wait(60) == 1
 
 
 # --- what changed meanwhile -------------------------------------------------------------------------------------------
@@ -379,6 +382,10 @@ def test_output_that_is_whole_but_for_its_parts(classifier: Classifier, photos: 
     score(Files([photos]), LocalEngine(Scorer(classifier)), sink)
     assert folder.exists()
     assert stopped.read_bytes() == whole
+    stopped.rename(stopped.with_name("away"))
+    with pytest.raises(OutputUnwritable, match="whose output was taken away; add --restart"):
+        go_on(classifier, photos, stopped)
+    stopped.with_name("away").rename(stopped)
     summary = go_on(classifier, photos, stopped)
     assert (summary.rows, summary.resumed, summary.exit_status) == (30, 30, 1)
     assert not folder.exists()

@@ -174,7 +174,7 @@ def test_tables_that_are_none(tmp_path: Path, name: str, content: bytes, message
 
 
 def test_missing_table(tmp_path: Path) -> None:
-    with pytest.raises(DataInvalid, match=r"t\.csv cannot be read \(no such file\); check the path"):
+    with pytest.raises(DataInvalid, match=r"t\.csv cannot be read \(no such file\); check the path or address"):
         Table(str(tmp_path / "t.csv"), "path")
     with pytest.raises(DataInvalid, match="cannot be read"):
         Table("memory://nowhere/t.csv", "path")
