@@ -6,11 +6,13 @@ their pools to the host, not to the container, so everything that starts threads
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
-_CGROUP_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Budget:
 
     @classmethod
     def plan(cls, *, cores: float | None = None, streams: int | None = None, threads: int | None = None) -> "Budget":
-        """Share out `cores` (default: what the quota and the affinity allow).
+        """Share out `cores` (default: what quotas and affinity allow).
 
         Parallel streams of one thread each beat one stream of many threads on CPUs (docs/decisions.md), so there are
         as many streams as whole cores unless told otherwise.
@@ -37,11 +39,14 @@ class Budget:
         return f"{self.cores:g} cores → {self.workers} worker(s) × {self.streams} stream(s) × {self.threads} thread(s)"
 
 
-def available_cores(quota_v2: Path = _CGROUP_V2, quota_v1: Path = _CGROUP_V1) -> float:
-    """The smaller of the cgroup quota (v2, then v1) and the number of cores this process may run on."""
+def available_cores(groups: Path = _GROUPS, own: Path = _OWN) -> float:
+    """The smallest of the number of cores that this process may run on and the quotas of its control groups.
+
+    `groups` is where they lie (v2 itself, v1 under `cpu`), `own` tells which are this process's. A group's quota holds
+    for all that it contains, so those around the own ones count as well: a systemd slice, a pod.
+    """
     affinity = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    quota = _quota(quota_v2, quota_v1)
-    return affinity if quota is None else min(affinity, quota)
+    return min([affinity, *_quotas(groups, own)])
 
 
 def whole_cores() -> int:
@@ -49,16 +54,32 @@ def whole_cores() -> int:
     return max(1, math.floor(available_cores()))
 
 
-def _quota(quota_v2: Path, quota_v1: Path) -> float | None:
-    """Cores granted by the control group; None where there is no limit or no control group."""
+def _quotas(groups: Path, own: Path) -> Iterator[float]:
+    """Cores granted by each control group that limits them, from this process's own outwards."""
+    paths = _paths(own)
+    for base, path in ((groups, paths.get("", "/")), (groups / "cpu", paths.get("cpu", "/"))):
+        folder = base / path.lstrip("/")
+        for each in (folder, *folder.parents):
+            yield from _quota(each)
+            if each == base:
+                break
+
+
+def _paths(own: Path) -> dict[str, str]:
+    """This process's group by controller; v2 has one for all, under the empty name."""
     try:
-        limit, period = quota_v2.read_text().split()
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        limit_us = int(quota_v1.read_text())
-        period_us = int(quota_v1.with_name("cpu.cfs_period_us").read_text())
-        return limit_us / period_us if limit_us > 0 else None
-    except (OSError, ValueError):
-        return None
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {controller: line[2] for line in lines if len(line) == 3 for controller in line[1].split(",")}
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    """Cores granted by one control group: none where it sets no limit, or is none."""
+    with suppress(OSError, ValueError):  # v2, without a limit "max"
+        limit, period = map(int, (folder / "cpu.max").read_text().split())
+        yield limit / period
+    with suppress(OSError, ValueError):  # v1, without a limit -1
+        limit, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        if limit > 0:
+            yield limit / period

@@ -13,14 +13,21 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
 
 
-def quota(tmp_path: Path, v2: str | None = None, v1: tuple[str, str] | None = None) -> float:
-    """What `available_cores` makes of control group files with this content; None means no file."""
+def grant(folder: Path, v2: str | None = None, v1: tuple[str, str] | None = None) -> None:
+    """Make a control group with these files; None means no file."""
+    folder.mkdir(parents=True, exist_ok=True)
     if v2 is not None:
-        (tmp_path / "cpu.max").write_text(v2)
+        (folder / "cpu.max").write_text(v2)
     if v1 is not None:
-        (tmp_path / "cpu.cfs_quota_us").write_text(v1[0])
-        (tmp_path / "cpu.cfs_period_us").write_text(v1[1])
-    return available_cores(tmp_path / "cpu.max", tmp_path / "cpu.cfs_quota_us")
+        (folder / "cpu.cfs_quota_us").write_text(v1[0])
+        (folder / "cpu.cfs_period_us").write_text(v1[1])
+
+
+def quota(tmp_path: Path, v2: str | None = None, v1: tuple[str, str] | None = None) -> float:
+    """What `available_cores` makes of a container that sees its own groups as the outermost."""
+    grant(tmp_path, v2)
+    grant(tmp_path / "cpu", None, v1)
+    return available_cores(tmp_path, tmp_path / "own")
 
 
 @pytest.mark.usefixtures("eight_cores")
@@ -35,8 +42,8 @@ def quota(tmp_path: Path, v2: str | None = None, v1: tuple[str, str] | None = No
         ("6400000 100000\n", None, 8),
         (None, ("-1\n", "100000\n"), 8),
         (None, ("250000\n", "100000\n"), 2.5),
-        ("200000 100000\n", ("100000\n", "100000\n"), 2),
-        ("max 100000\n", ("100000\n", "100000\n"), 8),
+        ("200000 100000\n", ("100000\n", "100000\n"), 1),
+        ("max 100000\n", ("100000\n", "100000\n"), 1),
         ("", ("100000\n", "100000\n"), 1),
         ("garbage", None, 8),
         (None, ("garbage", "100000"), 8),
@@ -44,6 +51,28 @@ def quota(tmp_path: Path, v2: str | None = None, v1: tuple[str, str] | None = No
 )
 def test_quota(tmp_path: Path, v2: str | None, v1: tuple[str, str] | None, cores: float) -> None:
     assert quota(tmp_path, v2, v1) == cores
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("own", "cores"),
+    [
+        ("0::/system.slice/petalpaw.service\n", 2),
+        ("0::/system.slice\n", 4),
+        ("0::/\n", 6),
+        ("0::/../elsewhere\n", 6),
+        ("3:cpu,cpuacct:/docker/one\n0::/\n", 1.5),
+        ("no control groups", 6),
+    ],
+)
+def test_the_groups_around_count_as_well(tmp_path: Path, own: str, cores: float) -> None:
+    grant(tmp_path, "600000 100000")
+    grant(tmp_path / "system.slice", "400000 100000")
+    grant(tmp_path / "system.slice" / "petalpaw.service", "200000 100000")
+    grant(tmp_path / "cpu" / "docker", None, ("-1", "100000"))
+    grant(tmp_path / "cpu" / "docker" / "one", None, ("150000", "100000"))
+    (tmp_path / "own").write_text(own)
+    assert available_cores(tmp_path, tmp_path / "own") == cores
 
 
 def test_affinity_limits_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
