@@ -46,7 +46,8 @@ T = TypeVar("T")
 class Entry:
     """One version of one model. `default`: it answers where no version is named.
 
-    `reason` says why a version is unavailable, or why one that is served could not be loaded anew.
+    `refused`: the last attempt to load it failed. `reason` says why a version is unavailable, or why one that is served
+    could not be loaded anew.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Entry:
     state: State
     reason: str
     default: bool
+    refused: bool
 
 
 class Watcher(Protocol):
@@ -77,6 +79,7 @@ class Catalog:
         self._models: dict[str, Versions] = {}
         self._loading: set[Key] = set()
         self._reasons: dict[Key, str] = {}
+        self._refused: set[Key] = set()
         # What is never loaded unasked: versions that failed for good or were taken out, and models that were.
         self._settled: set[Key] = set()
         self._stopped: set[str] = set()
@@ -210,6 +213,7 @@ class Catalog:
             finally:
                 self._loading.discard(key)
             self._reasons.pop(key, None)
+            self._refused.discard(key)
             self._settled.discard(key)
             self._stopped.discard(name)
             versions = self._versions(name)
@@ -274,6 +278,7 @@ class Catalog:
         if self._reasons.get(key) != error.detail:
             _log.warning("model %s/%s is refused: %s", *key, error.detail)
         self._reasons[key] = error.detail
+        self._refused.add(key)
         # A folder that is still being copied looks like these.
         if not isinstance(error, ManifestInvalid | DigestMismatch):
             self._settled.add(key)
@@ -286,6 +291,7 @@ class Catalog:
     def _settle(self, name: str, versions: Iterable[str], reason: str) -> None:
         for version in versions:
             self._reasons[name, version] = reason
+            self._refused.discard((name, version))
             self._settled.add((name, version))
 
     def _versions(self, name: str) -> Versions:
@@ -303,13 +309,14 @@ class Catalog:
         return ", ".join(sorted(self._models)) or "none"
 
     def _entry(self, name: str, version: str) -> Entry:
-        reason = self._reasons.get((name, version), "")
+        key = (name, version)
+        reason, refused = self._reasons.get(key, ""), key in self._refused
         versions = self._models.get(name)
         if versions is not None and version in versions:
-            return Entry(name, version, "READY", reason, version == versions.default)
-        if (name, version) in self._loading:
-            return Entry(name, version, "LOADING", "", False)
-        return Entry(name, version, "UNAVAILABLE", reason or "not loaded", False)
+            return Entry(name, version, "READY", reason, version == versions.default, refused)
+        if key in self._loading:
+            return Entry(name, version, "LOADING", "", default=False, refused=False)
+        return Entry(name, version, "UNAVAILABLE", reason or "not loaded", default=False, refused=refused)
 
     async def _aside(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

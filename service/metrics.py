@@ -206,11 +206,13 @@ def _now(state: State) -> list["Metric"]:
         info.add_metric([*identity, runtime.name, runtime.device, runtime.execution_provider], 1)
     states = GaugeMetricFamily(
         "petalpaw_model_state",
-        "1 for the state that each version is in: READY, LOADING or UNAVAILABLE",
+        "1 for the state that each version is in: READY, LOADING or UNAVAILABLE; also REFUSED if loading failed",
         labels=["model", "version", "state"],
     )
     for entry in state.catalog.index():
         states.add_metric([entry.name, entry.version, entry.state], 1)
+        if entry.refused:
+            states.add_metric([entry.name, entry.version, "REFUSED"], 1)
     return [queue, info, states]
 
 

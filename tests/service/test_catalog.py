@@ -89,7 +89,7 @@ def test_a_new_version_takes_over_and_the_old_one_goes(tmp_path: Path, publish: 
         assert states(catalog) == ["colours/1 READY *", "colours/2 UNAVAILABLE"]
         await catalog.load("colours")
         assert states(catalog) == ["colours/1 UNAVAILABLE", "colours/2 READY *"]
-        assert catalog.index()[0].reason == "replaced by a newer version"
+        assert (catalog.index()[0].reason, catalog.index()[0].refused) == ("replaced by a newer version", False)
         with catalog.use("colours") as classifier:
             assert classifier.labels == GERMAN
         with (
@@ -217,7 +217,8 @@ def test_a_damaged_version_is_refused_and_the_old_one_goes_on(tmp_path: Path, pu
         with pytest.raises(DigestMismatch):
             await catalog.load("colours")
         old, new = catalog.index()
-        assert (old.state, old.default, new.state) == ("READY", True, "UNAVAILABLE")
+        assert (old.state, old.default, old.refused) == ("READY", True, False)
+        assert (new.state, new.refused) == ("UNAVAILABLE", True)
         assert "is not the file that was published" in new.reason
         with catalog.use("colours") as classifier:
             assert classifier.artifact.version == "1"

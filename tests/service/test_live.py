@@ -10,7 +10,7 @@ import pytest
 
 from inference.repository import Repository
 from tests.conftest import GREEN, colour_artifact
-from tests.service.conftest import Server, is_problem, start
+from tests.service.conftest import ADMIN_KEY, Server, is_problem, start
 
 GERMAN = ("rot", "gruen", "blau")
 
@@ -27,7 +27,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Server]:
     """Serves the two newest versions and looks for newer ones every second."""
-    running = Server(*start(tmp_path_factory.mktemp("bentoml"), models=models, device="cpu", versions=2, poll_s=1))
+    running = Server(
+        *start(
+            tmp_path_factory.mktemp("bentoml"),
+            models=models,
+            device="cpu",
+            versions=2,
+            poll_s=1,
+            api_keys=f"admin:{ADMIN_KEY}",
+        )
+    )
     running.wait()
     yield running
     running.stop()
@@ -98,6 +107,36 @@ def test_a_new_version_takes_over_without_a_lost_request(
     found = live.client.get("/metrics").text
     for version, state in (("1", "UNAVAILABLE"), ("3", "READY")):
         assert f'petalpaw_model_state{{model="colours",state="{state}",version="{version}"}} 1.0' in found
+
+
+def test_loading_and_unloading_harm_no_request(live: Server, picture: Callable[..., bytes]) -> None:
+    """A version that stays always answers; one that comes and goes answers, or is said to be unknown."""
+    green, done, said = picture(GREEN), threading.Event(), []
+
+    def ask(version: str) -> None:
+        with httpx.Client(base_url=live.client.base_url, timeout=30, trust_env=False) as client:
+            while not done.is_set():
+                raw = {"content": green, "headers": {"content-type": "image/jpeg"}}
+                body = client.post(f"/classify?model=colours/{version}", **raw).json()
+                said.append((version, body["predictions"][0]["label"] if "predictions" in body else body["code"]))
+
+    askers = [threading.Thread(target=ask, args=(version,)) for version in ("1", "1", "2", "2")]
+    for asker in askers:
+        asker.start()
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    try:
+        for _ in range(5):
+            for what, version in (("load", "1"), ("load", "2"), ("unload", "1")):
+                before, url = len(said), f"/v2/repository/models/colours/{what}"
+                done_so_far = live.client.post(url, json={"parameters": {"version": version}}, headers=headers)
+                assert done_so_far.status_code == 200, done_so_far.text
+                while len(said) < before + 8:
+                    done.wait(0.01)
+    finally:
+        done.set()
+        for asker in askers:
+            asker.join()
+    assert set(said) == {("1", "green"), ("1", "model_unknown"), ("2", "gruen")}
 
 
 def wait_for(live: Server, condition: Callable[[dict[str, dict[str, object]]], object]) -> dict[str, dict[str, object]]:
