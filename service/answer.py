@@ -1,19 +1,24 @@
-"""What the service says, as types: the JSON of its answers and, through FastAPI, its OpenAPI document."""
+"""What the service says, as types: the JSON of its answers and, through FastAPI, its OpenAPI document.
+
+The client reads it with the same types, so nothing of serving is imported here.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from inference.classifier import Classifier
 from inference.errors import PetalpawError
 from inference.manifest import Calibration, Metrics
 from inference.prediction import Prediction
 from inference.preprocessing import Preprocessing
-from service.body import Picture
-from service.catalog import Entry
-from service.streams import Outcome
+
+if TYPE_CHECKING:
+    from inference.classifier import Classifier
+    from service.body import Picture
+    from service.catalog import Entry
+    from service.streams import Outcome
 
 FileName = Annotated[
     str | None,
@@ -85,7 +90,7 @@ class Answer(_Said):
 
 
 class Problem(_Said):
-    """RFC 9457. When none of several pictures could be classified, the members of `Answer` are there as well."""
+    """RFC 9457. When no picture of a request could be classified, the members of `Answer` are there as well."""
 
     type: str
     title: str
@@ -151,7 +156,7 @@ class ModelDetail(_Said):
     versions: list[ModelVersion]
 
 
-def answer(classifier: Classifier, pictures: Sequence[Picture], outcomes: Sequence[Outcome]) -> Answer:
+def answer(classifier: "Classifier", pictures: "Sequence[Picture]", outcomes: "Sequence[Outcome]") -> Answer:
     """The JSON of a request's outcomes."""
     predictions = [
         _outcome(index, picture, outcome)
@@ -160,7 +165,7 @@ def answer(classifier: Classifier, pictures: Sequence[Picture], outcomes: Sequen
     return Answer(model=_identity(classifier), runtime=_runtime(classifier), predictions=predictions)
 
 
-def summary(classifier: Classifier, *, default: bool) -> ModelSummary:
+def summary(classifier: "Classifier", *, default: bool) -> ModelSummary:
     """One line of GET /models."""
     manifest = classifier.artifact.manifest
     return ModelSummary(
@@ -168,18 +173,18 @@ def summary(classifier: Classifier, *, default: bool) -> ModelSummary:
     )
 
 
-def ready(device: str, served: Iterable[Classifier]) -> Ready:
+def ready(device: str, served: "Iterable[Classifier]") -> Ready:
     """GET /readyz."""
     models = [ReadyModel(model=_identity(one), runtime=_runtime(one)) for one in served]
     return Ready(device=device, models=models)
 
 
-def version(entry: Entry) -> ModelVersion:
+def version(entry: "Entry") -> ModelVersion:
     """One line of the catalog's index."""
     return ModelVersion.model_validate(asdict(entry))
 
 
-def detail(classifier: Classifier, entries: Iterable[Entry]) -> ModelDetail:
+def detail(classifier: "Classifier", entries: "Iterable[Entry]") -> ModelDetail:
     """GET /models/{name}. `metrics` is null for a model that was never measured."""
     manifest = classifier.artifact.manifest
     return ModelDetail(
@@ -194,17 +199,17 @@ def detail(classifier: Classifier, entries: Iterable[Entry]) -> ModelDetail:
     )
 
 
-def _identity(classifier: Classifier) -> ModelIdentity:
+def _identity(classifier: "Classifier") -> ModelIdentity:
     artifact = classifier.artifact
     return ModelIdentity(name=artifact.name, version=artifact.version, digest=artifact.digest)
 
 
-def _runtime(classifier: Classifier) -> RuntimeIdentity:
+def _runtime(classifier: "Classifier") -> RuntimeIdentity:
     runtime = classifier.runtime
     return RuntimeIdentity(name=runtime.name, device=runtime.device, execution_provider=runtime.execution_provider)
 
 
-def _outcome(index: int, picture: Picture, outcome: Outcome) -> Classified | Failed:
+def _outcome(index: int, picture: "Picture", outcome: "Outcome") -> Classified | Failed:
     if isinstance(outcome, PetalpawError):
         problem = ImageProblem(code=outcome.code, status=outcome.status, detail=outcome.detail)
         return Failed(index=index, filename=picture.filename, error=problem)

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from inference.errors import ParameterInvalid, PetalpawError
-from service import classify, listing, metrics, readiness
+from service import classify, listing, metrics, readiness, schema
 from service.openinference import addresses
 from service.page import routes
 from service.problem import CLIENT_LEFT, of_status, refusal
@@ -25,7 +25,7 @@ api = FastAPI(
     redoc_url=None,
     openapi_url=None,
 )
-for part in (classify, listing, metrics, readiness, addresses, routes):
+for part in (classify, listing, metrics, readiness, schema, addresses, routes):
     api.include_router(part.router)
 
 

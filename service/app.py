@@ -14,14 +14,14 @@ from service import launch
 
 if not launch.supervising():
     from inference.budget import Budget
-    from service import logs
+    from service import logs, readiness, schema
     from service.api import api
     from service.catalog import Catalog
     from service.connection import Limits, limit_connections
     from service.drain import Drain, running_server
     from service.edge import Edge
     from service.metrics import Metrics, forget_ended_processes
-    from service.readiness import Readiness
+    from service.overlay import Overlay
     from service.security import Gate
     from service.settings import misspelt, read_settings
     from service.streams import streams
@@ -99,4 +99,4 @@ if not launch.supervising():
     made.mount_asgi_app(api)
     made.add_asgi_middleware(Telemetry, state=api.state)
     made.add_asgi_middleware(Edge, state=api.state)
-    made.add_asgi_middleware(Readiness, api=api)
+    made.add_asgi_middleware(Overlay, api=api, paths=(readiness.PATH, schema.PATH))

@@ -145,8 +145,13 @@ async def _from_multipart(
             pictures.append(Picture(await value.read(), _printable(value.filename)))
             await value.close()
         else:
-            fields.append((name, value))
+            fields.append((name, _unquoted(value)))
     return pictures, fields
+
+
+def _unquoted(value: str) -> str:
+    """A field's text; BentoML's client sends it as a JSON string, and no name has quotes of its own."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
 
 
 def _printable(filename: str | None) -> str | None:

@@ -82,10 +82,11 @@ async def classify(request: Request) -> Response:
         order = await read_order(request, state.settings)
     with state.catalog.use(order.model, order.version) as classifier:
         outcomes = await state.streams.outcomes(call, classifier, order.pictures, order.top_k or state.settings.top_k)
-    if len(outcomes) == 1 and isinstance(outcomes[0], PetalpawError):
-        raise outcomes[0]
     said = answer(classifier, order.pictures, outcomes)
-    if all(isinstance(outcome, PetalpawError) for outcome in outcomes):
-        failed = ImagesFailed(f"none of the {len(outcomes)} pictures could be classified; 'predictions' says why")
-        return problem(failed, **said.model_dump())
+    match [outcome for outcome in outcomes if isinstance(outcome, PetalpawError)]:
+        case [only] if len(outcomes) == 1:
+            return problem(only, **said.model_dump())
+        case failed if len(failed) == len(outcomes):
+            none = ImagesFailed(f"none of the {len(failed)} pictures could be classified; 'predictions' says why")
+            return problem(none, **said.model_dump())
     return Response(to_json(said), media_type="application/json")

@@ -1,10 +1,9 @@
 """GET /readyz: whether requests are welcome, what is served, and where it runs."""
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inference.errors import NotReady
 from service.answer import Ready, ready
@@ -14,19 +13,6 @@ from service.problem import problems
 PATH = "/readyz"
 
 router = APIRouter()
-
-
-class Readiness:
-    """ASGI middleware that brings requests for /readyz here; BentoML's own answer has no detail."""
-
-    def __init__(self, app: ASGIApp, api: FastAPI) -> None:
-        self.app = app
-        self.api = api
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything else on."""
-        own = scope["type"] == "http" and scope["path"] == PATH
-        await (self.api if own else self.app)(scope, receive, send)
 
 
 def ready_catalog(request: Request) -> Catalog:

@@ -43,6 +43,7 @@ def test_a_bento_serves_from_another_folder_and_batches_when_told(
     try:
         running.wait()
         assert running.client.get("/docs.json").json()["info"]["title"] == "Petalpaw in a Bento"
+        assert "<title>Petalpaw</title>" in running.client.get("/ui").text
         files = [("images", ("a.jpg", picture(BLUE))), ("images", ("b.jpg", b"")), ("images", ("c.jpg", picture(RED)))]
 
         def ask(_: int) -> list[str]:
