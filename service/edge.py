@@ -18,7 +18,7 @@ from service.call import REQUEST_ID, TIMEOUT, Call
 from service.problem import CLIENT_LEFT, INTERNAL_DETAIL, of_status, refusal
 from service.security import API_KEY, harden
 from service.settings import Settings
-from service.upload import Upload
+from service.upload import Upload, Uploads
 
 _TIMEOUT_DIGITS = 9
 
@@ -34,6 +34,7 @@ class Edge:
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app, self.state = app, state
         self._outermost: ASGIApp | None = None
+        self._uploads: Uploads | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what nobody foresaw is logged and answered with the code `internal`."""
@@ -47,7 +48,9 @@ class Edge:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, settings = Headers(scope=scope), self.state.settings
         call = Call.begin(scope, headers.get(REQUEST_ID))
-        upload = Upload(headers, receive, settings.min_upload_rate)
+        if self._uploads is None:
+            self._uploads = Uploads(settings.max_uploads_bytes)
+        upload = Upload(headers, receive, settings.min_upload_rate, self._uploads)
         exchange = _Exchange(call, scope, upload, send, closing=self.state.drain.begun)
         try:
             self.state.gate.admit(scope["path"], headers)
@@ -61,6 +64,8 @@ class Edge:
                 raise
             _log.exception("unexpected failure of %s %s", scope["method"], scope["path"])
             await exchange.refuse(PetalpawError(INTERNAL_DETAIL))
+        finally:
+            upload.release()
 
 
 def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:

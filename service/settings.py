@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Largest request body; a larger one is refused while it arrives."
     )
+    max_uploads_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1024,
+        description="Most bytes of request bodies that all requests under way hold together; more is refused as "
+        "`overloaded`.",
+    )
     max_images: int = Field(64, ge=1, le=4096, description="Most pictures in one request.")
     max_pixels: int = Field(
         MAX_PIXELS, ge=1, description="Most pixels (width × height) per picture; checked before decoding."

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.service.conftest import MAX_CONNECTIONS, PREDICT_KEY, Server
+from tests.service.conftest import MAX_BODY, MAX_CONNECTIONS, PREDICT_KEY, Server
 
 HEAD = "GET /livez HTTP/1.1\r\nHost: x\r\n"
 
@@ -153,6 +153,25 @@ def test_a_body_that_drips_ends_before_its_request_would(guarded: Server) -> Non
     assert status == 408
     assert b'"code":"upload_too_slow"' in body
     assert time.monotonic() - begun < 12
+
+
+def test_the_bodies_of_all_requests_have_a_limit_together(guarded: Server, picture: Callable[..., bytes]) -> None:
+    begun = (
+        f"POST /classify?model=colours HTTP/1.1\r\nHost: x\r\nX-API-Key: {PREDICT_KEY}\r\nContent-Type: image/jpeg\r\n"
+    )
+    head = f"{begun}Content-Length: {MAX_BODY}\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connected(guarded)).sendall(head + b"x" * (MAX_BODY - 1))
+        time.sleep(0.5)
+        with connected(guarded) as connection:
+            connection.sendall(head + b"x" * (MAX_BODY // 2))
+            status, body = answered(connection)
+        assert status == 429
+        assert b"as many bytes of request bodies as it may" in body
+    time.sleep(0.5)
+    headers = {"X-API-Key": PREDICT_KEY, "Content-Type": "image/jpeg"}
+    assert guarded.client.post("/classify?model=colours", content=picture(), headers=headers).status_code == 200
 
 
 def test_an_upgrade_is_ignored(guarded: Server) -> None:
