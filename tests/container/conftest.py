@@ -50,9 +50,11 @@ class Container:
     takes connections for a container that is gone and then resets them: that would look like requests lost.
     """
 
-    def __init__(self, *options: str | Path, image: str = IMAGE, command: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, *options: str | Path, image: str = IMAGE, command: tuple[str, ...] | None = None, port: int | None = None
+    ) -> None:
         self.name = f"petalpaw-{secrets.token_hex(4)}"
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         if command is None:
             command = ("serve", "--host", "127.0.0.1")
@@ -71,7 +73,7 @@ class Container:
     def said(self) -> str:
         return docker("logs", self.name)
 
-    def ready(self, seconds: float = 60) -> float:
+    def ready(self, seconds: float = 180) -> float:
         """Wait until the service is ready; the seconds since the container was ordered."""
         while time.monotonic() < self.began + seconds:
             try:
