@@ -19,6 +19,8 @@ def test_it_classifies_and_counts(container: Container, picture: Callable[..., b
         assert answer.status_code == 200, answer.text
         assert len(answer.json()["predictions"][0]["top_k"]) == labels
         assert answer.json()["runtime"]["device"] == "cpu"
+    assert container.client.get("/v2/health/ready").status_code == 200
+    assert "<html" in container.client.get("/ui", follow_redirects=True).text
     metrics = container.client.get("/metrics").text
     assert 'petalpaw_pictures_total{code="ok",model="flowers"} 1.0' in metrics
 
