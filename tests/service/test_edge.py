@@ -217,6 +217,14 @@ def test_a_client_that_leaves_with_its_answer_ends_nothing() -> None:
     assert [message.get("status") for message in sent] == [200, None]
 
 
+def test_a_reader_that_takes_too_long_ends_its_own_answer_only() -> None:
+    async def endless(_message: Message) -> None:
+        await asyncio.sleep(60)
+
+    patient = Edge(PlainTextResponse("yes"), state(request_timeout_s=0.05))
+    asyncio.run(patient(scope_of(), nothing, endless))  # the server closes the connection; nothing is logged
+
+
 def test_the_disconnect_can_be_waited_for_by_the_application_too() -> None:
     seen: list[Message] = []
 
