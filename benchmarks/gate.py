@@ -85,7 +85,7 @@ def picture(seed: int) -> bytes:
     grain = dice.normal(0, 9, (415, 500, 1))
     pixels = np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8)
     target = io.BytesIO()
-    Image.fromarray(pixels).save(target, "JPEG", quality=85)
+    Image.fromarray(pixels).save(target, "JPEG", quality=70)
     return target.getvalue()
 
 
