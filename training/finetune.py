@@ -119,11 +119,12 @@ def _finished(session: Session) -> bool:
         pass
     # What torch raises where a connection breaks has no class of its own.
     except RuntimeError:
-        gone = processes.gone()
-        if not gone:
+        if gone := processes.gone():
+            reason = f"process {', '.join(map(str, gone))} of {processes.count} died"
+            speaker = min(set(range(processes.count)) - set(gone))
+        # A service manager's signal goes to the loader's processes as well, whose end torch reports in any place.
+        elif not session.interruption.signal:
             raise
-        reason = f"process {', '.join(map(str, gone))} of {processes.count} died"
-        speaker = min(set(range(processes.count)) - set(gone))
     epochs, folder = len(session.history), session.folder
     say(f"{reason}; epoch {epochs} is saved; to go on, train with --resume {folder}", speaker)
     return False

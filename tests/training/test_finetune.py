@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -174,6 +175,29 @@ def test_two_processes_do_not_share_a_run_folder(make_recipe: Make, photos_root:
     with held(folder):
         pass
     assert not list(folder.iterdir())
+
+
+def test_a_signal_to_the_loaders_processes_too_stops_the_run_as_well(
+    make_recipe: Make,
+    photos_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step, steps = finetune._step, itertools.count()
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(steps) == 5:  # in the second epoch
+            signal.raise_signal(signal.SIGTERM)
+            for process in psutil.Process().children(recursive=True):
+                process.terminate()
+            signal.pause()  # until the loader's end is noticed, which raises in this place
+        return step(*arguments)
+
+    monkeypatch.setattr(finetune, "_step", interrupted)
+    result = train(make_recipe(), photos_root, None, tmp_path / "run", device="cpu", workers=1)
+    assert (result.status, result.epochs) == ("interrupted", 1)
+    assert f"--resume {tmp_path / 'run'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
