@@ -1,6 +1,6 @@
 """Petalpaw beside its peers: the same ONNX file, the same photos, equal labels, alternating rounds, one machine.
 
-    .venv/bin/python benchmarks/serving --photos DATA/flowers --rounds 3 > benchmarks/results/serving.md
+    .venv/bin/python benchmarks/serving --photos DATA/flowers --rounds 3 > serving.md
     .venv/bin/python benchmarks/serving --photos DATA/flowers --contenders petalpaw fastapi --kinds phone --open
 
 A round starts each contender in turn, checks that its labels equal the in-process classifier's, warms it up, measures,
