@@ -330,6 +330,16 @@ def test_parquet_without_its_package_names_the_extra(tmp_path: Path) -> None:
     assert "install petalpaw[tables]" in done.stdout
 
 
+def test_parquet_does_without_pandas() -> None:
+    """Which takes a second to import and as much memory as the model."""
+    code = (
+        "import sys\nfrom scoring.parquet import ParquetFormat\nfrom scoring.rows import COLUMNS, Origin, Row\n"
+        "assert ParquetFormat(COLUMNS).encode([Row(0, 'a', Origin('', '', '', '', ''))]).startswith(b'PAR1')\n"
+        "assert 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
 def test_parquet_cannot_be_streamed() -> None:
     with pytest.raises(OutputUnwritable, match="name a file with --output"):
         StreamSink("parquet")
