@@ -80,6 +80,12 @@ def test_every_file_gives_pytorchs_answers(run: Run, exported: Artifact, passed:
     assert set(passed.files) == {"model.onnx", "model.torchscript.pt"}
 
 
+def test_further_runtimes_are_compared_when_asked_for(run: Run, exported: Artifact) -> None:
+    found = list(check(exported, run.module(), run.photos("validation", 4), ("openvino", "onnx")))
+    assert {item.runtime for item in found} == {"onnx", "torchscript", "openvino"}
+    assert [item for item in found if item.problems] == []
+
+
 def test_export_carries_no_path_of_this_machine(exported: Artifact) -> None:
     for name in exported.manifest.files:
         content = (exported.folder / name).read_bytes()

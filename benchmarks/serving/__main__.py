@@ -24,7 +24,6 @@ from load import Bodies, as_dict, closed, opened
 from photos import KINDS, pictures
 from processes import cpu_seconds, free_port, memory_mb, ready, stop
 from report import LIMIT, Record, table
-from shapes import SHAPES
 
 from inference.classifier import Classifier
 from inference.errors import ImageError
@@ -41,7 +40,7 @@ Server = subprocess.Popen[bytes]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG photos")
-    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=[*CONTENDERS, *SHAPES])
+    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
     parser.add_argument("--kinds", nargs="+", default=["photos"], choices=KINDS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8, help="per measurement")
@@ -51,7 +50,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "serving.json")
     arguments = parser.parse_args()
     os.environ["BENCHMARK_REPOSITORY"] = str(ROOT / "models")
-    contenders = [(CONTENDERS | SHAPES)[name] for name in arguments.contenders]
+    contenders = [CONTENDERS[name] for name in arguments.contenders]
     pythons = {each.name: each.interpreter(arguments.venvs) for each in contenders}
     records: list[Record] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -21,6 +21,7 @@ from inference.errors import (
     SelfTestFailed,
 )
 from inference.repository import Repository
+from inference.runtimes.registry import CANDIDATES
 from service.catalog import Catalog
 from service.settings import Settings
 from tests.conftest import BLUE, GREEN, RED, colour_artifact
@@ -351,6 +352,18 @@ def test_new_versions_are_found_and_what_was_unloaded_stays_so(tmp_path: Path, p
         ]
 
     live(work, opened(tmp_path))
+
+
+def test_runtime_auto_is_chosen_for_new_versions_as_well(tmp_path: Path, publish: Publish) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        publish()
+        await catalog.load("colours")
+        assert {classifier.runtime.name for classifier in catalog.served} <= set(CANDIDATES)
+        assert states(catalog)[1] == "colours/2 READY *"
+
+    live(work, opened(tmp_path, runtime="auto"))
 
 
 _CYCLES = """
