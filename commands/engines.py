@@ -31,7 +31,7 @@ RayAddress = Annotated[
         envvar="RAY_ADDRESS",
         metavar="HOST:PORT",
         help="The cluster for --engine ray.",
-        show_default="one of this machine's cores",
+        show_default="Ray processes of this machine",
     ),
 ]
 Streams = Annotated[

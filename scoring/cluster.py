@@ -72,13 +72,16 @@ class ClusterEngine:
         Raises PackageMissing without Ray, ClusterUnavailable, and what loading the model raises.
         """
         self._ray = _connected(address)
-        resources = self._ray.cluster_resources()
-        cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        gpus = sum(node.get("GPU", 0) for node in nodes)
         chosen: Device = "cuda" if device == "cuda" or (device == "auto" and gpus) else "cpu"
         if chosen == "cuda" and not gpus:
             _log.warning("the cluster has no GPU yet; waiting up to %.0f s for one", PATIENCE)
-        # An actor per GPU, with its share of the cores to decode for it; without GPUs an actor per core.
-        self._share = {"num_gpus": 1, "num_cpus": max(1, cpus // max(1, gpus))} if chosen == "cuda" else {"num_cpus": 1}
+        # An actor per core; on GPUs an actor per GPU, with its node's share of cores to decode for it.
+        self._share = {"num_cpus": 1}
+        if chosen == "cuda":
+            cores = [node.get("CPU", 0) // node["GPU"] for node in nodes if node.get("GPU")]
+            self._share = {"num_cpus": max(1, int(min(cores, default=1))), "num_gpus": 1}
         settings = settings or Settings()
         files = {name: (artifact.folder / name).read_bytes() for name in (MANIFEST, *artifact.manifest.files)}
         model = _Model(self._ray.put(files), settings, runtime, chosen)

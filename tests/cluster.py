@@ -18,12 +18,12 @@ import json, sys
 from ray.cluster_utils import Cluster
 
 # No more processes than scoring needs: they all start at once.
-node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
-head = {**node, "no_monitor": True, "include_dashboard": False}
+node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
+head = {**node, "num_gpus": 0, "no_monitor": True, "include_dashboard": False}
 for attempt in range(3):  # on a busy machine Ray's own limit of 15 s may be too short
     try:
         cluster = Cluster(initialize_head=True, head_node_args=head)
-        raylet = cluster.add_node(**node).all_processes["raylet"][0].process.pid
+        raylet = cluster.add_node(num_gpus=1, **node).all_processes["raylet"][0].process.pid
         break
     except Exception:
         if attempt == 2:
@@ -36,7 +36,7 @@ cluster.shutdown()
 
 @dataclass(frozen=True)
 class Cluster:
-    """`raylet` is the process that is the second node; the others die with it."""
+    """`raylet` is the process that is the second node; the others die with it. That node says that it has a GPU."""
 
     address: str
     raylet: int

@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="catdog")
-    parser.add_argument("--mlserver", type=Path, help="the Python of an environment with mlserver")
+    parser.add_argument(
+        "--mlserver", type=Path, help="Python of a venv: mlserver==1.7.1 uvloop<0.22 onnxruntime pillow"
+    )
     parser.add_argument("--without", nargs="*", default=[], help="trials to leave out")
     arguments = parser.parse_args()
     artifact = Repository(ROOT / "models").open(arguments.model)

@@ -7,13 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
+import scoring.cluster
 from inference.classifier import Classifier
+from inference.errors import ClusterUnavailable
 from inference.repository import Repository
+from scoring.cluster import ClusterEngine, _Actor, _blocks
 from scoring.files import Files
 from scoring.local import LocalEngine
 from scoring.run import score
@@ -23,7 +29,7 @@ from tests.cluster import ROOT, Cluster
 
 pytest.importorskip("ray")
 PICTURES = 3000
-MODEL = ("--model", "colours")
+MODEL = ("--model", "colours", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,13 @@ def actors() -> list[psutil.Process]:
     """The processes that score, on whatever node."""
     running = psutil.process_iter(["cmdline"])
     return [each for each in running if "MapWorker(MapBatches(_Actor))" in " ".join(each.info["cmdline"] or ())]
+
+
+def test_a_gpu_that_does_not_work_is_never_replaced(cluster: Cluster, many: Path, repository: Repository) -> None:
+    with cluster.score(repository.root, many, "--model", "colours", "--device", "auto") as run:
+        rows, messages = run.communicate(timeout=120)
+    assert (run.returncode, rows) == (3, b""), messages
+    assert b"[device_unavailable]" in messages
 
 
 @pytest.mark.parametrize("victim", ["actor", "node"])
@@ -124,3 +137,38 @@ def test_addresses_where_no_run_can_begin(many: Path, repository: Repository, ad
     assert says in messages.decode()
     assert b"[cluster_unavailable]" in messages
     assert b"Traceback" not in messages
+
+
+def test_nodes_that_would_give_other_rows_end_the_run(classifier: Classifier) -> None:
+    model: Any = SimpleNamespace(scorer=lambda: Scorer(classifier))
+    proven = Scorer(classifier).fingerprint
+    _Actor(model, proven, 1)
+    with pytest.raises(ClusterUnavailable, match="the cluster's nodes differ: one has"):
+        _Actor(model, {**proven, "packages": {"pillow": "1.0"}}, 1)
+
+
+@dataclass(frozen=True)
+class Numbered:
+    id: int
+    data: bytes = b""
+
+
+@pytest.mark.parametrize(
+    ("inputs", "size", "sizes"),
+    # Blocks end where ids are whole multiples of 64, waves at the end of the block that fills them.
+    [
+        (list(range(40, 400)), 0, [[24, 64, 64], [64, 64, 64], [16]]),
+        (list(range(200)), 900, [[64], [64], [64], [8]]),
+        ([], 0, []),
+    ],
+)
+def test_what_is_handed_to_ray_at_once_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, inputs: list[int], size: int, sizes: list[list[int]]
+) -> None:
+    monkeypatch.setattr(scoring.cluster, "WAVE", 150)
+    monkeypatch.setattr(scoring.cluster, "WAVE_BYTES", 50_000)
+    engine = object.__new__(ClusterEngine)
+    engine._ray = SimpleNamespace(put=lambda table: table.num_rows)
+    items: Any = [Numbered(number, bytes(size)) for number in inputs]
+    blocks = _blocks(items)
+    assert list(iter(lambda: engine._wave(blocks), [])) == sizes
