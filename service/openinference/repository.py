@@ -20,14 +20,15 @@ def _body(properties: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
 
 
-_CONTROL = _body({"parameters": {"type": "object", "properties": {"version": {"type": "string"}}}})
+_VERSION = {"version": {"type": ["string", "null"]}}
+_CONTROL = _body({"parameters": {"type": ["object", "null"], "properties": _VERSION}})
 
 
 @router.post(
     "/index",
     response_model=list[ModelState],
     responses=refusals(413, 422),
-    openapi_extra=_body({"ready": {"type": "boolean"}}),
+    openapi_extra=_body({"ready": {"type": ["boolean", "null"]}}),
 )
 async def index(request: Request) -> Response:
     """Every version that is served or lies in the repository."""
@@ -40,14 +41,21 @@ async def index(request: Request) -> Response:
     return Response(to_json(states), media_type="application/json")
 
 
-@router.post("/models/{name}/load", responses=refusals(403, 404, 409, 413, 422, 503), openapi_extra=_CONTROL)
+@router.post(
+    "/models/{name}/load",
+    response_class=Response,
+    responses=refusals(403, 404, 409, 413, 422, 503),
+    openapi_extra=_CONTROL,
+)
 async def load(request: Request, name: str) -> Response:
     """Load the newest version of a model, or the one that the parameter `version` names, in place of what is served."""
     await request.app.state.catalog.load(name, await _version(request))
     return Response()
 
 
-@router.post("/models/{name}/unload", responses=refusals(403, 404, 413, 422), openapi_extra=_CONTROL)
+@router.post(
+    "/models/{name}/unload", response_class=Response, responses=refusals(403, 404, 413, 422), openapi_extra=_CONTROL
+)
 async def unload(request: Request, name: str) -> Response:
     """Let go of a model, or of one version of it, once its requests are answered."""
     await request.app.state.catalog.unload(name, await _version(request))
