@@ -17,6 +17,7 @@ from inference.errors import ParameterInvalid
 from inference.features import FeatureClassifier
 from inference.golden import golden_crops
 from inference.repository import Artifact, Repository
+from inference.runtimes.base import Load
 from inference.runtimes.features import _before_last_layer
 from scoring.files import Files
 from scoring.local import LocalEngine
@@ -85,7 +86,7 @@ def test_other_runtimes_have_none(catdog: Classifier) -> None:
     class Other(type(catdog.runtime)):  # type: ignore[misc]
         name = "other"
 
-    other = Classifier(catdog.artifact, Other(catdog.artifact.folder, "cpu", 1))
+    other = Classifier(catdog.artifact, Other(catdog.artifact.folder, "cpu", Load()))
     with pytest.raises(ParameterInvalid, match="runtime 'other' gives no features; choose runtime 'onnx'"):
         FeatureClassifier.of(other)
 
