@@ -2,10 +2,11 @@
 
     PYTHONPATH=. DOCKER_HOST=… IMAGE=petalpaw:latest .venv/bin/python benchmarks/container.py --rounds 5 --photo dog.jpg
 
-Starts the guarded container (read-only, no capability, 600 MB) and `petalpaw serve` outside in turns; each is timed
-from the order to ready, then loaded by 8 clients for some seconds with one photo. CPU time is that of all the
-service's processes, which other work on the machine disturbs least; memory is the control group's peak. Medians, and
-the ratio within each round, are printed as Markdown. Loopback only; it ends by itself.
+Starts the guarded container (read-only, no capability, 600 MB) and `petalpaw serve` outside in turns, the latter with
+`--python`, which should be that of an environment with no more than requirements/serve.txt. Each is timed from the
+order to ready, then loaded by 8 clients for some seconds with one photo. CPU time is that of all the service's
+processes, which other work on the machine disturbs least; memory is the control group's peak. Medians, and the ratio
+within each round, are printed as Markdown. Loopback only; it ends by itself.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -25,9 +26,6 @@ import psutil
 
 from tests.container.conftest import GUARDED, docker, free_port, running
 from tests.container.load import Load
-
-Clock = Callable[[], float]
-"""Seconds of CPU that the service has used."""
 
 
 @dataclass(frozen=True)
@@ -39,38 +37,29 @@ class Round:
 
 
 @contextmanager
-def outside() -> Iterator[tuple[str, float, Clock]]:
-    """The service without a container: its address, the seconds until it was ready, its CPU clock."""
+def outside(python: Path) -> Iterator[tuple[str, float, int]]:
+    """The service without a container: its address, the seconds until it was ready, its process."""
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "BENTOML_HOME": home, "PETALPAW_DEVICE": "cpu"}
         began = time.perf_counter()
-        command = [sys.executable, "-m", "petalpaw", "serve", "--port", str(port)]
+        command = [str(python), "-m", "petalpaw", "serve", "--port", str(port)]
         server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-        def clock() -> float:
-            root = psutil.Process(server.pid)
-            return sum(sum(each.cpu_times()[:2]) for each in (root, *root.children(recursive=True)))
 
         try:
             while not ready(f"http://127.0.0.1:{port}"):
                 time.sleep(0.02)
-            yield f"http://127.0.0.1:{port}", time.perf_counter() - began, clock
+            yield f"http://127.0.0.1:{port}", time.perf_counter() - began, server.pid
         finally:
             server.terminate()
             server.wait(60)
 
 
 @contextmanager
-def inside() -> Iterator[tuple[str, float, Clock, str]]:
+def inside() -> Iterator[tuple[str, float, int, str]]:
     """The same of the guarded container, and its name."""
     with running(*GUARDED) as container:
-
-        def clock() -> float:
-            used = read(container.name, "/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpuacct/cpuacct.usage")
-            return int(used[1]) / 1e6 if used[0] == "usage_usec" else int(used[0]) / 1e9
-
-        yield container.url, container.ready(), clock, container.name
+        yield container.url, container.ready(), container.state["Pid"], container.name
         assert not container.state["OOMKilled"]
 
 
@@ -81,19 +70,26 @@ def ready(url: str) -> bool:
         return False
 
 
-def read(name: str, *paths: str) -> list[str]:
-    """The words of the first of these files that a container has: control groups v2, then v1."""
-    return docker("exec", name, "sh", "-c", f"cat {' '.join(paths)} 2>/dev/null || true").split()
+def peak_mb(name: str) -> float:
+    """The most memory that a container has held: control groups v2, then v1."""
+    paths = "/sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
+    return int(docker("exec", name, "sh", "-c", f"cat {paths} 2>/dev/null || true").split()[0]) / 1e6
 
 
-def loaded(url: str, ready_s: float, clock: Clock, photo: bytes, seconds: float) -> Round:
+def cpu_s(process: int) -> float:
+    """Seconds of CPU that a process and its children have used so far, health checks of the engine not among them."""
+    root = psutil.Process(process)
+    return sum(sum(each.cpu_times()[:2]) for each in (root, *root.children(recursive=True)))
+
+
+def loaded(url: str, ready_s: float, process: int, photo: bytes, seconds: float) -> Round:
     """A second to warm up, then the load that is measured."""
-    ready_cpu = clock()
+    ready_cpu = cpu_s(process)
     with Load(f"{url}/classify?model=catdog", photo) as load:
         time.sleep(1)
-        before, cpu, began = load.answered, clock(), time.perf_counter()
+        before, cpu, began = load.answered, cpu_s(process), time.perf_counter()
         time.sleep(seconds)
-        answered, cpu, took = load.answered - before, clock() - cpu, time.perf_counter() - began
+        answered, cpu, took = load.answered - before, cpu_s(process) - cpu, time.perf_counter() - began
     assert not load.lost, load.lost
     return Round(ready_s, ready_cpu, answered / took, 1000 * cpu / answered)
 
@@ -102,18 +98,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--python", type=Path, default=Path(sys.executable))
     parser.add_argument("--photo", type=Path, required=True)
     chosen = parser.parse_args()
     photo = chosen.photo.read_bytes()
     within, without, peaks = [], [], []
     for _ in range(chosen.rounds):
-        with inside() as (url, ready_s, clock, name):
-            within.append(loaded(url, ready_s, clock, photo, chosen.seconds))
-            peaks.append(
-                int(read(name, "/sys/fs/cgroup/memory.peak", "/sys/fs/cgroup/memory/memory.max_usage_in_bytes")[0])
-            )
-        with outside() as (url, ready_s, clock):
-            without.append(loaded(url, ready_s, clock, photo, chosen.seconds))
+        with inside() as (url, ready_s, process, name):
+            within.append(loaded(url, ready_s, process, photo, chosen.seconds))
+            peaks.append(peak_mb(name))
+        with outside(chosen.python) as (url, ready_s, process):
+            without.append(loaded(url, ready_s, process, photo, chosen.seconds))
         sys.stderr.write(f"{within[-1]} {without[-1]} load {os.getloadavg()[0]:.1f}\n")
     print("| | inside | outside | inside / outside |\n|---|---|---|---|")
     rows = ("order to ready, s", "CPU until ready, s", "requests per second, 8 clients", "CPU per request, ms")
@@ -122,7 +117,7 @@ def main() -> None:
     ):
         ratio = statistics.median(one / other for one, other in zip(ins, outs, strict=True))
         print(f"| {row} | {statistics.median(ins):.2f} | {statistics.median(outs):.2f} | {ratio:.2f} |")
-    print(f"| peak memory, MB | {statistics.median(peaks) / 1e6:.0f} | | |")
+    print(f"| peak memory, MB | {statistics.median(peaks):.0f} | | |")
 
 
 if __name__ == "__main__":
