@@ -19,6 +19,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     JpegImagePlugin,
+    MpoImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
@@ -26,6 +27,7 @@ from PIL import (
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from inference.errors import ImageEmpty, ImageTooManyPixels, ImageTruncated, ImageUnsupported
+from inference.jpeg import MAX_SCANS, too_many_scans
 
 Crop = NDArray[np.uint8]
 """uint8, (height, width, 3), RGB, 0…255: what a model's `images` input holds per picture."""
@@ -43,6 +45,8 @@ FORMATS = (
 
 Its JPEG reader also takes MPO, the stereo JPEG that phones write.
 """
+
+_JPEGS = (JpegImagePlugin.JpegImageFile.format, MpoImagePlugin.MpoImageFile.format)
 
 MAX_PIXELS = 89_478_485
 """Default limit on width × height, Pillow's own: a quarter of a gibibyte of RGB."""
@@ -106,6 +110,8 @@ class Preprocessing(BaseModel):
         """
         image = _open(data)
         self._check_pixels(image.size, max_pixels)
+        if image.format in _JPEGS and too_many_scans(data):
+            raise ImageUnsupported(f"the JPEG has more than {MAX_SCANS} scans, which no camera writes; save it anew")
         try:
             image.load()
             if self.orientation == "exif":
