@@ -22,7 +22,7 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Examples: petalpaw evaluate photos/test --model flowers --output figures · petalpaw evaluate runs/flowers"
+    epilog="Example: petalpaw evaluate photos/test --model flowers --output figures; petalpaw evaluate runs/flowers"
 )
 def evaluate(
     targets: Annotated[

@@ -84,7 +84,7 @@ class ClusterEngine:
             self._share = {"num_cpus": max(1, int(min(cores, default=1))), "num_gpus": 1}
         settings = settings or Settings()
         files = {name: (artifact.folder / name).read_bytes() for name in (MANIFEST, *artifact.manifest.files)}
-        model = _Model(self._ray.put(files), settings, runtime, chosen)
+        model = _Model(self._ray.put(files), settings, runtime, chosen, self._share["num_cpus"])
         self.columns: Sequence[str] = settings.columns
         self.batch_size: int
         self.fingerprint: Mapping[str, Any]
@@ -134,7 +134,7 @@ class ClusterEngine:
         data = self._ray.data
         scored = data.from_arrow_refs(wave).map_batches(
             _Actor,
-            fn_constructor_args=(self._model, self.fingerprint, self._share["num_cpus"]),
+            fn_constructor_args=(self._model, self.fingerprint),
             batch_size=None,
             batch_format="pyarrow",
             # Two blocks at once: the next is read while the last pictures of one are inferred.
@@ -161,9 +161,9 @@ def _blocks(items: Iterable[Item]) -> Iterator[list[bytes]]:
 class _Actor:
     """Loads the classifier once, then scores block after block."""
 
-    def __init__(self, model: "_Model", fingerprint: Mapping[str, Any], streams: int) -> None:
+    def __init__(self, model: "_Model", fingerprint: Mapping[str, Any]) -> None:
         """Raises ClusterUnavailable where this node would give other rows than the one that proved the model."""
-        self._engine = LocalEngine(model.scorer(), streams=streams)
+        self._engine = LocalEngine(model.scorer(), streams=model.streams)
         if self._engine.fingerprint != fingerprint:
             raise ClusterUnavailable(
                 f"the cluster's nodes differ: one has {fingerprint}, another {self._engine.fingerprint}; give all of "
@@ -185,6 +185,7 @@ class _Model:
     settings: Settings
     runtime: str
     device: Device
+    streams: int
 
     def scorer(self) -> Scorer:
         """On a node: load the artifact, its digests verified there. Raises as Artifact.open and Classifier.load do."""
@@ -194,7 +195,13 @@ class _Model:
             for name, data in ray.get(self.files).items():
                 (Path(folder) / name).write_bytes(data)
             artifact = Artifact.open(Path(folder))
-            classifier = Classifier.load(artifact, runtime=self.runtime, device=self.device, batch_sizes=(CUDA_BATCH,))
+            classifier = Classifier.load(
+                artifact,
+                runtime=self.runtime,
+                device=self.device,
+                streams=self.streams,
+                batch_sizes=(CUDA_BATCH,),
+            )
             return Scorer(classifier, self.settings)
 
 

@@ -140,11 +140,11 @@ def test_addresses_where_no_run_can_begin(many: Path, repository: Repository, ad
 
 
 def test_nodes_that_would_give_other_rows_end_the_run(classifier: Classifier) -> None:
-    model: Any = SimpleNamespace(scorer=lambda: Scorer(classifier))
+    model: Any = SimpleNamespace(scorer=lambda: Scorer(classifier), streams=1)
     proven = Scorer(classifier).fingerprint
-    _Actor(model, proven, 1)
+    _Actor(model, proven)
     with pytest.raises(ClusterUnavailable, match="the cluster's nodes differ: one has"):
-        _Actor(model, {**proven, "packages": {"pillow": "1.0"}}, 1)
+        _Actor(model, {**proven, "packages": {"pillow": "1.0"}})
 
 
 @dataclass(frozen=True)
