@@ -124,7 +124,7 @@ def refused() -> Callable[..., str]:
             assert one.ended() == 3, one.said()
             said = one.said()
         assert "Traceback" not in said
-        print(said.splitlines()[-1])
+        print(next(line for line in said.splitlines() if line.startswith("petalpaw")))
         return said
 
     return start
