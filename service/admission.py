@@ -3,13 +3,14 @@
     picture's header → pixels ──× seconds per pixel──┐
     model ───────────→ seconds per picture ──────────┴→ expected seconds → queue → seconds until a newcomer's turn
 
-Both rates are measured on every picture that goes through, on the streams, so they hold whatever else slows these.
+Both rates are measured on every picture that goes through, on the streams, so they hold whatever else slows these; the
+header's claim is only ever multiplied, and what a rate learns is the picture that came out.
 Nothing but the event loop changes the queue; the rates are changed from any thread.
 """
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from time import perf_counter
 
 from inference.errors import Overloaded
@@ -21,6 +22,12 @@ _KEPT = 0.98
 _FIXED_PIXELS = 50_000
 """What opening, resizing and cutting a picture of any size costs, in pixels: without it, thousands of tiny ones would
 make a large one look endless."""
+
+_HEAVY_PIXELS = 4_000_000
+"""Where a picture's weight in the rate ends: a few of huge plain areas must not speak for everybody's photos."""
+
+_MAX_RETRY_S = 30
+"""Longest advice; whatever is expected, the queue is likely to look different by then."""
 
 _GUESSED_DECODING = (0.02, 1_000_000.0)
 _GUESSED_INFERENCE = (0.01, 1.0)
@@ -38,9 +45,13 @@ class Rate:
         """Observe how long `units` take; work that fails says nothing about work that does not."""
         start = perf_counter()
         yield
-        seconds, before = self._sums
+        self.observe(perf_counter() - start, units)
+
+    def observe(self, seconds: float, units: float) -> None:
+        """So many seconds went into so many units."""
+        before_s, before = self._sums
         # One assignment: a thread in between loses its observation, and nothing else.
-        self._sums = (seconds * _KEPT + perf_counter() - start, before * _KEPT + units)
+        self._sums = (before_s * _KEPT + seconds, before * _KEPT + units)
 
     def seconds(self, units: float = 1.0) -> float:
         """What `units` are expected to take."""
@@ -70,9 +81,10 @@ class Admission:
         """Seconds until a picture that came now would be under way."""
         return self._queued_s
 
-    def decoding(self, pixels: int) -> AbstractContextManager[None]:
-        """Observe the decoding of one picture of so many pixels."""
-        return self._decoding.timed(pixels + _FIXED_PIXELS)
+    def decoded(self, pixels: int, seconds: float) -> None:
+        """Observe the decoding of one picture, by the pixels that it turned out to have."""
+        weight = min(1.0, _HEAVY_PIXELS / pixels)
+        self._decoding.observe(seconds * weight, (pixels + _FIXED_PIXELS) * weight)
 
     def inference(self, digest: str) -> Rate:
         """The rate of one model, per picture."""
@@ -91,7 +103,7 @@ class Admission:
             limit = f"this request has {call.remaining:.2g} s left and needs {turns} turn(s)"
         else:
             return
-        seconds = max(1, math.ceil(wait))
+        seconds = min(max(1, math.ceil(wait)), _MAX_RETRY_S)
         raise Overloaded(f"the queue is {wait:.1f} s long, {limit}; try again in {seconds} s", seconds)
 
     @contextmanager

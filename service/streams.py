@@ -4,13 +4,16 @@ On a CPU that is all (`Streams`). A GPU works best on several pictures at once, 
 BentoML's adaptive batching gathers the crops (`BatchedStreams`). A bad picture never reaches a batch.
 
 Requests are let in by `Admission`. Once nobody waits for a request any longer, what has not begun of it never does:
-its pictures leave the queue, and between decoding and inference a thread asks again.
+its pictures leave the queue, and between decoding and inference a thread asks again. What has begun stays in the queue
+until its thread ends.
 """
 
 import asyncio
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from time import perf_counter
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -80,13 +83,14 @@ class Streams:
             call.outcomes[code] += 1
 
         async def one(each: Input) -> LogitsRow | PetalpawError:
-            with self._metrics.in_flight(name):
+            with ExitStack() as held:
+                held.enter_context(self._metrics.in_flight(name))
                 async with turns:
                     try:
                         if isinstance(each, PetalpawError):
                             raise each
-                        with self.admission.turn(self._pixels(each), digest):
-                            logits = await self._logits(call, classifier, each)
+                        held.enter_context(self.admission.turn(self._pixels(each), digest))
+                        logits = await self._logits(call, classifier, each, held)
                     except PetalpawError as error:
                         ended(error.code)
                         return error
@@ -107,7 +111,7 @@ class Streams:
         """Let go of the threads; work that has begun is finished."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _logits(self, call: Call, classifier: Classifier, data: bytes | Crop) -> LogitsRow:
+    async def _logits(self, call: Call, classifier: Classifier, data: bytes | Crop, held: ExitStack) -> LogitsRow:
         def alone() -> LogitsRow:
             crop = self._crop(call, classifier, data)
             call.check()
@@ -116,7 +120,7 @@ class Streams:
                 logits: LogitsRow = classifier.logits(crop[None])[0]
                 return logits
 
-        return await self._in_stream(call, classifier, alone)
+        return await self._in_stream(call, classifier, held, alone)
 
     def _pixels(self, data: bytes | Crop) -> int:
         """How many pixels will be decoded; too many are refused instead."""
@@ -127,13 +131,16 @@ class Streams:
         if isinstance(data, np.ndarray):
             return data
         name = classifier.artifact.name
-        with self.admission.decoding(self._pixels(data)):
-            with self._metrics.stage(name, "decode", [call]):
-                image = classifier.decode(data, self._max_pixels)
-            with self._metrics.stage(name, "preprocess", [call]):
-                return classifier.crop_of(image)
+        start = perf_counter()
+        with self._metrics.stage(name, "decode", [call]):
+            image = classifier.decode(data, self._max_pixels)
+        with self._metrics.stage(name, "preprocess", [call]):
+            crop = classifier.crop_of(image)
+        self.admission.decoded(image.width * image.height, perf_counter() - start)
+        return crop
 
-    async def _in_stream(self, call: Call, classifier: Classifier, work: Callable[[], T]) -> T:
+    async def _in_stream(self, call: Call, classifier: Classifier, held: ExitStack, work: Callable[[], T]) -> T:
+        """Do `work` on a thread. Once it has begun, nothing ends it, and the picture keeps what it holds until then."""
         wait = self._metrics.wait(classifier.artifact.name, call)
 
         def turn() -> T:
@@ -141,10 +148,23 @@ class Streams:
             call.check()
             return work()
 
+        loop = asyncio.get_running_loop()
+        thread = self._pool.submit(turn)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, turn)
+            return await asyncio.wrap_future(thread, loop=loop)
+        except asyncio.CancelledError:
+            if not thread.cancelled():
+                left = held.pop_all()
+                thread.add_done_callback(lambda _: _soon(loop, left.close))
+            raise
         finally:
             wait.end()
+
+
+def _soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+    """Let the loop do it, unless that is over: then nobody counts any longer."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(work)
 
 
 class BatchedStreams(Streams):
@@ -181,8 +201,8 @@ class BatchedStreams(Streams):
         for batches in self._batches.values():
             batches.close()
 
-    async def _logits(self, call: Call, classifier: Classifier, data: bytes | Crop) -> LogitsRow:
-        crop = await self._in_stream(call, classifier, lambda: self._crop(call, classifier, data))
+    async def _logits(self, call: Call, classifier: Classifier, data: bytes | Crop, held: ExitStack) -> LogitsRow:
+        crop = await self._in_stream(call, classifier, held, lambda: self._crop(call, classifier, data))
         if classifier not in self._batches:
             rate = self.admission.inference(classifier.artifact.digest)
             self._batches[classifier] = _Batches(

@@ -1,6 +1,7 @@
 """The bounded queue and what is never begun, without HTTP."""
 
 import asyncio
+import io
 import threading
 from collections.abc import Callable
 from time import monotonic, sleep
@@ -93,10 +94,67 @@ def test_models_have_rates_of_their_own() -> None:
 def test_tiny_pictures_do_not_make_a_large_one_look_endless() -> None:
     admission = Admission(1)
     for _ in range(100):
-        with admission.decoding(2000):
-            sleep(0.001)
+        admission.decoded(2000, 0.001)
     with admission.turn(50_000_000, "m"):
         assert 0.5 < admission.wait_s < 5
+
+
+def test_huge_plain_pictures_do_not_speak_for_photos() -> None:
+    admission = Admission(1)
+    for _ in range(100):
+        admission.decoded(2_000_000, 0.04)
+    for _ in range(8):
+        admission.decoded(81_000_000, 0.3)
+    with admission.turn(2_000_000, "m"):
+        assert 0.04 / 3 < admission.wait_s < 0.04 * 3
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP", "TIFF"])
+def test_the_rate_is_fed_with_the_picture_that_came_out(held: Held, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held.go.set()
+    streams = Streams(1, MAX_PIXELS, metrics())
+    monkeypatch.setattr("service.streams.pixels", lambda _: 1)  # whatever the header made believe
+    encoded = io.BytesIO()
+    Image.new("RGB", (1500, 1500), (9, 9, 9)).save(encoded, kind)
+    seconds = []
+
+    async def clients() -> None:
+        for _ in range(20):
+            one = call()
+            await streams.logits(one, held, [encoded.getvalue()])
+            seconds.append(sum(spent.seconds for spent in one.spent if spent.stage in ("decode", "preprocess")))
+
+    asyncio.run(clients())
+    with streams.admission.turn(1500 * 1500, "m"):
+        assert streams.admission.wait_s < 3 * max(seconds) + 0.1
+
+
+def test_nobody_is_sent_away_for_long() -> None:
+    admission = Admission(1, max_queue_s=1000)
+    with admission.turn(2_000_000_000_000, "m"), admission.turn(2_000_000, "m"), pytest.raises(Overloaded) as caught:
+        admission.admit(call())
+    assert caught.value.retry_after == 30
+
+
+def test_what_is_abandoned_stays_in_the_queue_until_its_thread_ends(held: Held, picture: Callable[..., bytes]) -> None:
+    streams = Streams(1, MAX_PIXELS, metrics())
+
+    async def client() -> None:
+        request = asyncio.create_task(streams.logits(call(), held, [picture()]))
+        while not held.decoded:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert streams.admission.pictures == 1
+        assert streams.admission.wait_s > 0
+        held.go.set()
+        async with asyncio.timeout(5):
+            while streams.admission.pictures:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(client())
 
 
 def test_one_huge_picture_does_not_fill_the_queue_of_two_streams() -> None:

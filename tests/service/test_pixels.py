@@ -1,6 +1,7 @@
 """The cheap look at a header against Pillow's."""
 
 import io
+import struct
 import time
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from PIL import Image
 from service.pixels import pixels
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("size", [(320, 240), (1, 700), (1201, 3)])
 def test_the_header_is_read_as_pillow_reads_it(picture: Callable[..., bytes], kind: str, size: tuple[int, int]) -> None:
     data = picture(kind=kind, size=size)
@@ -25,10 +26,22 @@ def test_a_photo_with_exif_and_profile_is_read(picture: Callable[..., bytes]) ->
     assert pixels(encoded.getvalue()) == 320 * 240
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
-def test_other_formats_count_by_their_size(picture: Callable[..., bytes], kind: str) -> None:
-    data = picture(kind=kind)
-    assert pixels(data) == 8 * len(data)
+def test_the_three_forms_of_webp_are_read() -> None:
+    photo = Image.new("RGBA", (1024, 768), (200, 100, 50, 128))
+    for options in ({}, {"lossless": True}, {"lossless": True, "exif": b"Exif\0\0" + b"x" * 50}):
+        encoded = io.BytesIO()
+        photo.save(encoded, "WEBP", **options)
+        assert pixels(encoded.getvalue()) == 1024 * 768
+
+
+def test_tiff_is_read_in_both_orders(picture: Callable[..., bytes]) -> None:
+    little = b"II*\0\x08\0\0\0\x02\0" + struct.pack("<2H2I2H2I", 256, 3, 1, 700, 257, 4, 1, 500)
+    big = b"MM\0*\0\0\0\x08\0\x02" + struct.pack(">2HI2H2H2I", 256, 3, 1, 700, 0, 257, 4, 1, 500)
+    assert pixels(little) == pixels(big) == 350_000
+
+
+def test_what_tells_no_size_counts_by_its_bytes() -> None:
+    assert pixels(b"text" * 100) == 3200
 
 
 @pytest.mark.parametrize(
@@ -44,8 +57,13 @@ def test_other_formats_count_by_their_size(picture: Callable[..., bytes], kind: 
         b"\xff\xd8\xff\xe0\xff\xff" + b"\0" * 100,
         b"\xff\xd8" + b"\0" * 4_000_000,
         b"BM" + b"\xff" * 100,
+        b"II*\0",
+        b"II*\0" + b"\xff" * 4_000_000,
+        b"MM\0*\0\0\0\x08" + b"\1\0" * 2_000_000,
+        b"\0\0\0\x1cftyp" + b"ispe\0\0\0\0" * 1_000_000,
+        b"RIFF\0\0\0\0WEBPVP8X",
     ],
-    ids=range(10),
+    ids=range(15),
 )
 def test_no_header_takes_long_or_fails(data: bytes) -> None:
     start = time.perf_counter()
