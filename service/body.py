@@ -8,7 +8,6 @@
 of a body that is too large no more is kept than the limit.
 """
 
-import base64
 import binascii
 import json
 from collections.abc import AsyncGenerator, Iterable
@@ -25,6 +24,7 @@ from service.settings import Settings
 
 PARAMETERS = ("model", "version", "top_k")
 FIELDS = ("images", *PARAMETERS)
+_BLANKS = " \t\r\n"
 _MAX_PARAMETER_BYTES = 1024
 _SPARE_VALUES = 64
 """Commas and brackets that a JSON body may hold beyond those of its pictures: other keys, a title with commas."""
@@ -62,9 +62,9 @@ async def read_order(request: Request, settings: Settings) -> Order:
         pictures, fields = await _from_multipart(request, chunks, settings)
         parameters += fields
     elif kind == "application/json":
-        body = b"".join([chunk async for chunk in chunks])
+        arrived = [chunk async for chunk in chunks]
         # Decoding megabytes of base64 would hold up the event loop.
-        pictures, fields = await run_in_threadpool(_from_json, body, settings.max_images)
+        pictures, fields = await run_in_threadpool(_from_json, arrived, settings.max_images)
         parameters += fields
     elif kind.startswith("image/") or kind == "application/octet-stream":
         pictures = [Picture(b"".join([chunk async for chunk in chunks]))]
@@ -159,16 +159,24 @@ def _printable(filename: str | None) -> str | None:
     return filename.encode("utf-8", "replace").decode("utf-8") if filename else None
 
 
-def _from_json(body: bytes, max_images: int) -> tuple[list[Picture], list[tuple[str, Any]]]:
-    """Pictures and parameters of a JSON body. A picture that is not base64 is its own outcome."""
+def _from_json(arrived: list[bytes], max_images: int) -> tuple[list[Picture], list[tuple[str, Any]]]:
+    """Pictures and parameters of a JSON body. A picture that is not base64 is its own outcome.
+
+    `arrived` is emptied: each form of the body goes as soon as the next is there, so that two are the most.
+    """
+    body = b"".join(arrived)
+    arrived.clear()
     # Millions of small values take many times the body's size once they are read. Base64 has none of these characters.
     if body.count(b",") > max_images + _SPARE_VALUES:
         raise _too_many(max_images)
     if body.count(b"[") + body.count(b"{") > _SPARE_VALUES:
         raise ParameterInvalid('the body nests too much; it must be {"images": ["<base64>", …]}')
     try:
+        text = body.decode(json.detect_encoding(body))
+        del body
         # Pairs instead of a dict, which would hide that a key is given twice.
-        items = json.loads(body, object_pairs_hook=list)
+        items = json.loads(text, object_pairs_hook=list)
+        del text
     # RecursionError: arrays in arrays in arrays; ValueError: not JSON, not UTF-8, or a number of thousands of digits.
     except (ValueError, RecursionError) as error:
         raise ParameterInvalid(f"the body is not JSON that can be read: {error}") from None
@@ -187,7 +195,9 @@ def from_base64(text: Any, where: str) -> bytes | ParameterInvalid:
     if not isinstance(text, str):
         return ParameterInvalid(f"{where} must be a base64 string")
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        if any(blank in text for blank in _BLANKS):
+            return binascii.a2b_base64(text.encode("ascii").translate(None, _BLANKS.encode()), strict_mode=True)
+        return binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError) as error:
         return ParameterInvalid(f"{where} is not base64 ({error}); send the file's bytes in base64, without a prefix")
 
