@@ -79,6 +79,8 @@ class Connection(HttpToolsProtocol):
             return
         began_in_head = self._in_head
         super().data_received(data)
+        if self._idle and not self.transport.is_closing():
+            self._await_head()  # a blank line ends the wait for the next request, and begins none
         if self._in_head and began_in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.head_bytes:
@@ -97,7 +99,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole; only now is there a request."""
-        self._in_head = False
+        self._in_head = self._begun = False
         self._head_bytes = 0
         self._cancel_timer()
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)

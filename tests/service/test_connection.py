@@ -111,6 +111,21 @@ def test_the_next_head_on_a_connection_has_the_same_limits(guarded: Server) -> N
         assert answered(connection)[0] == 408
 
 
+@pytest.mark.parametrize("spaces", [b"\r\n", b"\r\n\r\n\r\n"])
+def test_blank_lines_keep_no_connection(guarded: Server, spaces: bytes) -> None:
+    begun = time.monotonic()
+    with connected(guarded) as connection:
+        connection.sendall((HEAD + "\r\n").encode())
+        assert answered(connection)[0] == 200
+        connection.sendall(spaces)
+        assert connection.recv(1) == b""
+        assert time.monotonic() - begun < 4
+    with connected(guarded) as connection:
+        for _ in range(2):
+            connection.sendall(spaces + (HEAD + "\r\n").encode())
+            assert answered(connection)[0] == 200
+
+
 def test_idle_connections_make_room(guarded: Server) -> None:
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(connected(guarded)) for _ in range(MAX_CONNECTIONS + 10)]
