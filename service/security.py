@@ -35,7 +35,8 @@ _HEALTH = frozenset(("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/he
 _PAGES = frozenset(("/", "/docs.json", "/schema.json", "/ui"))
 _BELOW_PAGES = ("/ui/", "/static_content/")
 _CONTROL = re.compile(r"/v2/repository/models(/|$)")
-_ENTRY = re.compile(r"(predict|admin):(?:sha256:([0-9a-f]{64})|(\S+))")
+_COMMENT = re.compile(r"(^|\s)#.*")
+_ENTRY = re.compile(r"(predict|admin):(?:sha256:([0-9a-f]{64})|([!\x22$-~]+))")
 _MIN_LENGTH = 16
 
 
@@ -58,8 +59,9 @@ class Gate:
     @classmethod
     def of(cls, settings: Settings) -> "Gate":
         """With the keys of the settings. Raises ParameterInvalid, without showing a key."""
-        text = settings.api_keys.get_secret_value() if settings.api_keys else ""
-        keys = list(read_keys(text, f"{PREFIX}API_KEYS"))
+        keys: list[Key] = []
+        if settings.api_keys:
+            keys += read_keys(settings.api_keys.get_secret_value(), f"{PREFIX}API_KEYS")
         if settings.api_keys_file:
             keys += read_keys(_content(settings.api_keys_file), str(settings.api_keys_file))
         return cls(keys, open_metrics=settings.open_metrics)
@@ -97,17 +99,20 @@ class Gate:
 
 
 def read_keys(text: str, where: str) -> Iterable[Key]:
-    """The keys of a list `SCOPE:KEY`, separated by commas or lines; `#` begins a comment.
+    """The keys of a list `SCOPE:KEY`, separated by commas or lines; `#` behind a blank or first begins a comment.
 
-    Raises ParameterInvalid that says which entry is wrong, without showing it.
+    Raises ParameterInvalid that says which entry is wrong, without showing it, and where there is none: who names a
+    place for keys does not want a service that is open to everybody.
     """
-    entries = [entry for line in text.splitlines() for entry in line.partition("#")[0].split(",") if entry.strip()]
+    entries = [entry for line in text.splitlines() for entry in _COMMENT.sub("", line).split(",") if entry.strip()]
+    if not entries:
+        raise ParameterInvalid(f"{where} holds no key; write one there, or unset it to serve everybody")
     for number, entry in enumerate(entries, 1):
         found = _ENTRY.fullmatch(entry.strip())
         if not found or (found[3] and len(found[3]) < _MIN_LENGTH):
             raise ParameterInvalid(
                 f"entry {number} of {where} is no key; it must be predict: or admin:, then {_MIN_LENGTH} characters or "
-                "more, or sha256: and the digest of the key in hexadecimal"
+                "more of ASCII without blanks, commas and #, or sha256: and the digest of the key in hexadecimal"
             )
         digest = bytes.fromhex(found[2]) if found[2] else hashlib.sha256(found[3].encode()).digest()
         yield Key(cast("Scope", found[1]), digest)

@@ -212,7 +212,16 @@ def test_scopes() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", ["secret-but-no-scope", "root:0123456789abcdef", "predict:short", "predict:", "admin:a b"]
+    "entry",
+    [
+        "secret-but-no-scope",
+        "root:0123456789abcdef",
+        "predict:short",
+        "predict:",
+        "admin:a b",
+        "admin:0123456789abcdef#1",
+        "admin:schlüssel-für-alle",
+    ],
 )
 def test_a_key_that_is_none_ends_the_start_unseen(entry: str) -> None:
     with pytest.raises(ParameterInvalid, match="entry 2 of PETALPAW_API_KEYS") as caught:
@@ -224,6 +233,22 @@ def test_a_key_that_is_none_ends_the_start_unseen(entry: str) -> None:
 def test_a_file_of_keys_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ParameterInvalid, match="PETALPAW_API_KEYS_FILE"):
         Gate.of(Settings(api_keys_file=tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# keys come here\n", " , ,", "\ufeff# x"])
+def test_a_place_for_keys_without_one_does_not_open_the_service(tmp_path: Path, text: str) -> None:
+    filed = tmp_path / "keys"
+    filed.write_text(text)
+    with pytest.raises(ParameterInvalid, match="keys"):
+        Gate.of(Settings(api_keys_file=filed))
+    if text:
+        with pytest.raises(ParameterInvalid, match="PETALPAW_API_KEYS"):
+            Gate.of(Settings(api_keys=text))
+
+
+def test_comments_stand_behind_a_blank() -> None:
+    text = f"# first\npredict:{PREDICT_KEY} # of the tests, not of others\n\t#\nadmin:{ADMIN_KEY}\n"
+    assert [key.scope for key in read_keys(text, "x")] == ["predict", "admin"]
 
 
 @pytest.mark.parametrize("origins", ["pictures.example", "https://a.example/path", "*,*", "ftp://a"])
