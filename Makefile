@@ -54,7 +54,7 @@ clean:
 define installed
 	uv=$$(requirements/uv.sh) && \
 	{ [ -x $(BIN)/python ] || $$uv venv --quiet --python '>=3.11' .venv; } && \
-	$$uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/$(1) && \
+	$$uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/$(1) && \
 	$$uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 endef

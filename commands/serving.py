@@ -10,6 +10,9 @@ from commands.options import Device, DeviceOption, Models, Runtime, RuntimeOptio
 
 LOOPBACK = "127.0.0.1"
 
+PATHS = ("PETALPAW_PROBES", "PETALPAW_API_KEYS_FILE", "PETALPAW_CACHE")
+"""Settings of the service that are paths, beside the repository: they begin where the command is given."""
+
 app = typer.Typer()
 
 
@@ -30,6 +33,7 @@ def serve(
     os.environ.update(
         PETALPAW_MODELS=str(models.resolve()), PETALPAW_RUNTIME=runtime.value, PETALPAW_DEVICE=device.value
     )
+    os.environ.update({name: os.path.abspath(path) for name in PATHS if (path := os.environ.get(name))})  # noqa: PTH100
     # BentoML would report each start to its makers.
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     # BentoML looks for the service in the working folder first, where a user may have a `service` of his own.

@@ -69,10 +69,17 @@ class Repository:
         return [name for name in self._entries(self.root, _NAME) if self.versions(name)]
 
     def versions(self, name: str) -> list[str]:
-        """The versions of a model, oldest first; empty when there is no such model."""
-        if not _NAME.fullmatch(name) or not (self.root / name).is_dir():
-            return []
-        return sorted(self._entries(self.root / name, _VERSION), key=int)
+        """The versions of a model, oldest first; empty when there is no such model.
+
+        Raises ManifestInvalid when its folder is unreadable.
+        """
+        home = self.root / name
+        try:
+            if not _NAME.fullmatch(name) or not home.is_dir():
+                return []
+        except OSError as error:
+            raise _unlisted(home, error) from error
+        return sorted(self._entries(home, _VERSION), key=int)
 
     def open(self, name: str, version: str | None = None) -> Artifact:
         """A verified artifact, by default its latest version. Raises ModelUnknown, ManifestInvalid, DigestMismatch."""
@@ -144,9 +151,13 @@ class Repository:
         try:
             return sorted(entry.name for entry in folder.iterdir() if pattern.fullmatch(entry.name) and entry.is_dir())
         except OSError as error:
-            raise ManifestInvalid(
-                f"{folder} cannot be listed ({error.strerror}); name a folder of models that this user may read"
-            ) from error
+            raise _unlisted(folder, error) from error
+
+
+def _unlisted(folder: Path, error: OSError) -> ManifestInvalid:
+    return ManifestInvalid(
+        f"{folder} cannot be listed ({error.strerror}); name a folder of models that this user may read"
+    )
 
 
 def read_parity(folder: Path, manifest: Manifest) -> ParityReport:

@@ -13,6 +13,8 @@ import bentoml
 from service import launch
 
 if not launch.supervising():
+    launch.refuse_what_nobody_catches()
+
     from inference.budget import Budget
     from service import logs, readiness, schema
     from service.api import api
@@ -51,6 +53,7 @@ class Petalpaw:
             self._start()
         except Exception as error:  # noqa: BLE001 – whatever it is, a supervisor must not try again for ever
             launch.refuse(error)
+        launch.started()
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]  # its staticmethod form has no complete type
     @staticmethod

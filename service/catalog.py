@@ -162,10 +162,12 @@ class Catalog:
     def index(self) -> list[Entry]:
         """Every version that is served or lies in the repository, sorted by name and number."""
         keys = {(name, version) for name, versions in self._models.items() for version in versions}
-        keys |= self._loading | self._reasons.keys()
-        # Whatever happens to the repository, what is served is served.
-        with suppress(ManifestInvalid):
+        keys |= self._loading
+        try:
             keys |= set(self.loader.repository.contents())
+        # Whatever happens to the repository, what is served is served.
+        except ManifestInvalid:
+            keys |= self._reasons.keys()
         return [self._entry(*key) for key in sorted(keys, key=lambda key: (key[0], int(key[1])))]
 
     def watch(self, watcher: Watcher) -> None:
@@ -201,7 +203,7 @@ class Catalog:
 
     async def _load(self, name: str, version: str | None) -> None:
         async with self._turn:
-            key = (name, await self._aside(self.loader.newest, name) if version is None else version)
+            key = await self._aside(self.loader.find, name, version)
             self._loading.add(key)
             try:
                 classifier = await self._aside(self._proven, key)
@@ -248,12 +250,18 @@ class Catalog:
     async def _follow(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds)
-            # What is wrong stands in the log and in the index, and may be mended by the next time.
+            try:
+                await self._look()
+            except PetalpawError:
+                pass  # it stands in the log and in the index, and may be mended by the next time
+            except Exception:  # noqa: BLE001 – a share that is away for a moment must not end the looking
+                _log.exception("looking for new versions failed; the next look is in %g s", seconds)
+
+    async def _look(self) -> None:
+        for name in await self._aside(self.loader.followed):
             with suppress(PetalpawError):
-                for name in await self._aside(self.loader.followed):
-                    with suppress(PetalpawError):
-                        if self._lacks((name, await self._aside(self.loader.newest, name))):
-                            await self.load(name)
+                if self._lacks(await self._aside(self.loader.find, name)):
+                    await self.load(name)
 
     def _lacks(self, key: Key) -> bool:
         """Whether a newest version is one to load unasked."""
@@ -284,7 +292,8 @@ class Catalog:
             self._settled.add(key)
 
     def _surplus(self, name: str, versions: Versions) -> list[Served]:
-        beyond = versions.beyond(self._settings.versions)
+        named = self.loader.named(name)
+        beyond = [version for version in versions.beyond(self._settings.versions) if version not in named]
         self._settle(name, beyond, "replaced by a newer version")
         return [versions.take(version) for version in beyond]
 

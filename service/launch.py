@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 import click
@@ -129,6 +129,22 @@ def _look_often() -> None:
             super().__init__(*arguments, **{**options, "check_delay": _LOOK_S})
 
     circus.Arbiter = Attentive  # type: ignore[misc]
+
+
+def refuse_what_nobody_catches() -> None:
+    """In the worker, until it is `started`: an error of an import ends the whole server, as one of the start does."""
+
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, Exception):
+            refuse(error)
+        sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = end
+
+
+def started() -> None:
+    """In the worker: what goes wrong from now on is worth another start."""
+    sys.excepthook = sys.__excepthook__
 
 
 def refuse(error: Exception) -> NoReturn:

@@ -53,12 +53,21 @@ class Loader:
             return self.repository.names()
         return [name for name in self._settings.serve.split(",") if "/" not in name]
 
-    def newest(self, name: str) -> str:
-        """The newest version in the repository. Raises ModelUnknown."""
+    def named(self, name: str) -> set[str]:
+        """The versions of a model that the settings name one by one."""
+        keys = [each.partition("/") for each in (self._settings.serve or "").split(",")]
+        return {version for each, _, version in keys if each == name and version}
+
+    def find(self, name: str, version: str | None = None) -> Key:
+        """A version in the repository, by default the newest. Raises ModelUnknown."""
         versions = self.repository.versions(name)
         if not versions:
             raise ModelUnknown(f"there is no model {name[:64]!r} in the repository; publish it, then load it")
-        return versions[-1]
+        if version is not None and version not in versions:
+            raise ModelUnknown(
+                f"the repository has no version {version[:64]!r} of {name}; it has {', '.join(versions)}"
+            )
+        return name, version or versions[-1]
 
     def load(self, key: Key) -> Classifier:
         """One version. Raises ModelUnknown, ArtifactError or HostError, which say what is wrong and what to do."""

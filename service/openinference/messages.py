@@ -22,6 +22,9 @@ _MOST_TENSORS = 16
 _ONE_ERROR = FailFast()
 """A list of a million wrong things is refused for the first: an answer must not be larger than its request."""
 
+VERSION = r"^[1-9][0-9]{0,8}$"
+"""A version in the repository."""
+
 Size = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
 Scalar = StrictStr | StrictBool | StrictInt | float
 Parameters = dict[str, Scalar]
@@ -109,7 +112,7 @@ class ControlParameters(_Read):
     """`version` is Petalpaw's; `config` and `file:…` are Triton's for models that a request brings along."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    version: StrictStr | None = None
+    version: Annotated[StrictStr, Field(pattern=VERSION)] | None = None
 
     @model_validator(mode="after")
     def _only_from_the_repository(self) -> "ControlParameters":

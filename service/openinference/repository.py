@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.body import read_body
-from service.openinference.messages import ControlRequest, IndexRequest, ModelState
+from service.openinference.messages import VERSION, ControlRequest, IndexRequest, ModelState
 from service.openinference.paths import refusals
 from service.openinference.wire import read_json
 
@@ -20,7 +20,7 @@ def _body(properties: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
 
 
-_VERSION = {"version": {"type": ["string", "null"]}}
+_VERSION = {"version": {"type": ["string", "null"], "pattern": VERSION}}
 _CONTROL = _body({"parameters": {"type": ["object", "null"], "properties": _VERSION}})
 
 

@@ -79,6 +79,12 @@ class Server:
         lines = [line for pid in tree for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
         return max(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
+    def cpu_seconds(self) -> float:
+        """What all processes of the server have computed so far."""
+        parent = psutil.Process(self._process.pid)
+        times = [process.cpu_times() for process in (parent, *parent.children(recursive=True))]
+        return sum(each.user + each.system for each in times)
+
     def wait(self) -> None:
         for _ in range(600):
             assert self._process.poll() is None, self.said()

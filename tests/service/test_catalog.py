@@ -1,6 +1,8 @@
 """Versions come and go while requests go on: the catalog itself, on real artifacts."""
 
 import asyncio
+import errno
+import itertools
 import json
 import shutil
 import subprocess
@@ -128,6 +130,7 @@ def test_what_is_served_can_be_named(tmp_path: Path, publish: Publish) -> None:
         "colours/2 UNAVAILABLE",
         "tones/1 UNAVAILABLE",
     ]
+    assert states(opened(tmp_path, serve="colours/1,colours/2"))[:2] == ["colours/1 READY", "colours/2 READY *"]
     assert states(opened(tmp_path, serve="tones,colours"))[1:] == ["colours/2 READY *", "tones/1 READY *"]
     with pytest.raises(ModelUnknown, match="there is no model 'colours/7'"):
         opened(tmp_path, serve="colours/7")
@@ -271,7 +274,13 @@ def test_nothing_unknown_is_remembered(tmp_path: Path, publish: Publish) -> None
     publish()
 
     async def work(catalog: Catalog) -> None:
-        for name, version in (("roses", None), ("../colours", None), ("colours", "2"), ("colours", "../1")):
+        for name, version in (
+            ("roses", None),
+            ("../colours", None),
+            ("colours", "2"),
+            ("colours", "../1"),
+            ("colours", ""),
+        ):
             with pytest.raises(ModelUnknown):
                 await catalog.load(name, version)
             with pytest.raises(ModelUnknown):
@@ -402,3 +411,40 @@ def test_memory_returns(tmp_path: Path) -> None:
         assert loaded - unloaded > 30_000_000, sizes
     unloaded = [each for _, each in sizes]
     assert max(unloaded) - min(unloaded) < 10_000_000, sizes
+
+
+def test_a_version_that_left_the_repository_leaves_the_index(tmp_path: Path, publish: Publish) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        publish()
+        await catalog.load("colours")
+        assert states(catalog) == ["colours/1 UNAVAILABLE", "colours/2 READY *"]
+        shutil.rmtree(tmp_path / "models" / "colours" / "1")
+        assert states(catalog) == ["colours/2 READY *"]
+
+    live(work, opened(tmp_path))
+
+
+def test_looking_for_versions_goes_on_after_whatever_failed(
+    tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish()
+
+    async def work(catalog: Catalog) -> None:
+        followed, looks = catalog.loader.followed, itertools.count()
+
+        def failing() -> list[str]:
+            if not next(looks):
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return followed()
+
+        monkeypatch.setattr(catalog.loader, "followed", failing)
+        publish()
+        catalog.follow(0.05)
+        async with asyncio.timeout(30):
+            while states(catalog)[-1] != "colours/2 READY *":
+                await asyncio.sleep(0.05)
+
+    live(work, opened(tmp_path))
+    assert "Stale file handle" in caplog.text

@@ -7,6 +7,8 @@ import jsonschema
 import pytest
 from openapi_spec_validator import validate
 
+from tests.service.conftest import Server
+
 JSON = dict[str, Any]
 
 
@@ -30,6 +32,15 @@ def test_the_document_has_every_address(document: JSON) -> None:
         "version",
         "top_k",
     }
+
+
+def test_the_document_is_made_once(client: httpx.Client, server: Server) -> None:
+    asked = [client.get("/docs.json") for _ in range(3)]
+    assert len({answer.content for answer in asked}) == 1
+    before = server.cpu_seconds()
+    for _ in range(20):
+        client.get("/docs.json")
+    assert server.cpu_seconds() - before < 1  # made anew each time it takes several
 
 
 def conforms(document: JSON, path: str, method: str, response: httpx.Response) -> None:

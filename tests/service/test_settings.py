@@ -1,9 +1,10 @@
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from commands.serving import PATHS
 from inference.errors import ParameterInvalid
 from service.settings import PREFIX, Settings, misspelt, read_settings
 from tests.service.conftest import ROOT
@@ -84,3 +85,10 @@ def test_misspelt_variables_are_named_and_those_of_kubernetes_are_not() -> None:
 )
 def test_batching_follows_the_device_unless_told(batching: Any, device: Any, batched: bool) -> None:
     assert Settings(batching=batching).batched(device) is batched
+
+
+def test_relative_paths_begin_where_the_command_is_given() -> None:
+    paths = {
+        name for name, field in Settings.model_fields.items() if Path in (field.annotation, *get_args(field.annotation))
+    }
+    assert {f"{PREFIX}{name.upper()}" for name in paths - {"models"}} == set(PATHS)

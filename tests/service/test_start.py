@@ -129,6 +129,16 @@ def test_a_refused_start_ends_the_whole_server(tmp_path: Path, broken: Path, rep
         assert "Traceback" not in said
 
 
+def test_an_import_that_fails_in_the_worker_ends_the_whole_server(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_PROPAGATORS", "nobody_installed_this")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    process, _, log = start(tmp_path, models=repository.root, device="cpu")
+    assert process.wait(timeout=60) == REFUSED, log.read_text()
+    assert "nobody_installed_this" in log.read_text()
+
+
 def test_the_start_says_what_it_found(server: Server) -> None:
     said = server.said()
     assert "budget: " in said
