@@ -8,7 +8,7 @@ import hashlib
 import io
 import logging
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,11 @@ _JPEGS = (JpegImagePlugin.JpegImageFile.format, MpoImagePlugin.MpoImageFile.form
 
 MAX_PIXELS = 89_478_485
 """Default limit on width × height, Pillow's own: a quarter of a gibibyte of RGB."""
+
+_STRIP_PIXELS = 1_000_000
+"""Pictures of more are brought to RGB in strips of about so many pixels."""
+
+_Box = tuple[int, int, int, int]
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _WHITE = (255, 255, 255, 255)
@@ -186,11 +191,39 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image, alpha: str) -> Image.Image:
-    """Any Pillow mode to RGB: 16-bit keeps its high byte, palette and transparency are resolved."""
+    """Any Pillow mode to RGB: 16-bit keeps its high byte, palette and transparency are resolved.
+
+    Large pictures go strip by strip, since a pixel may take four times its bytes on the way.
+    """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _from_deep(image)
+    deep = image.mode.startswith("I;16") or image.mode in ("I", "F")
+    boxes = _strips(image.size)
+    scale = 255 if image.mode == "F" and max(_values(image, box).max() for box in boxes) <= 1 else 1
+
+    def strip(box: _Box) -> Image.Image:
+        return _from_deep(_values(image, box), scale) if deep else _without_alpha(_cut(image, box), alpha)
+
+    if len(boxes) == 1:
+        return strip(boxes[0])
+    rgb = Image.new("RGB", image.size)
+    for box in boxes:
+        rgb.paste(strip(box), box)
+    return rgb
+
+
+def _strips(size: tuple[int, int]) -> list[_Box]:
+    """Boxes of whole rows that make up the picture, each of about `_STRIP_PIXELS`."""
+    width, height = size
+    rows = max(1, _STRIP_PIXELS // width)
+    return [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+def _cut(image: Image.Image, box: _Box) -> Image.Image:
+    return image if box == (0, 0, *image.size) else image.crop(box)
+
+
+def _without_alpha(image: Image.Image, alpha: str) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if alpha == "white":
@@ -198,12 +231,12 @@ def _rgb(image: Image.Image, alpha: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_deep(image: Image.Image) -> Image.Image:
+def _values(image: Image.Image, box: _Box) -> NDArray[Any]:
+    values = np.asarray(_cut(image, box))
+    return np.nan_to_num(values) if values.dtype.kind == "f" else values
+
+
+def _from_deep(values: NDArray[Any], scale: int) -> Image.Image:
     """Greyscale of more than 8 bits: Pillow would clip at 255; the high byte of 16 is what a viewer shows."""
-    values = np.asarray(image)
-    if values.dtype.kind == "f":
-        values = np.nan_to_num(values)
-        grey = np.clip(values * 255 if values.max() <= 1 else values, 0, 255)
-    else:
-        grey = np.clip(values, 0, 65535) >> 8
+    grey = np.clip(values * scale, 0, 255) if values.dtype.kind == "f" else np.clip(values, 0, 65535) >> 8
     return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
