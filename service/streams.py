@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from inference.budget import Budget
 from inference.classifier import Classifier
 from inference.errors import DeadlineExceeded, Overloaded, PetalpawError
+from inference.memory import trim
 from inference.prediction import Prediction
 from inference.preprocessing import Crop
 from inference.runtimes.base import Device
@@ -40,6 +41,9 @@ Input = bytes | Crop | PetalpawError
 """A picture, a crop that is ready for the model, or why there is neither."""
 
 T = TypeVar("T")
+
+_LARGE_PIXELS = 30_000_000
+"""A picture of more leaves memory behind that the C library would keep for the next such one."""
 
 
 class Streams:
@@ -136,7 +140,11 @@ class Streams:
             image = classifier.decode(data, self._max_pixels)
         with self._metrics.stage(name, "preprocess", [call]):
             crop = classifier.crop_of(image)
-        self.admission.decoded(image.width * image.height, perf_counter() - start)
+        size = image.width * image.height
+        self.admission.decoded(size, perf_counter() - start)
+        if size > _LARGE_PIXELS:
+            del image
+            trim()
         return crop
 
     async def _in_stream(self, call: Call, classifier: Classifier, held: ExitStack, work: Callable[[], T]) -> T:
