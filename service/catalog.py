@@ -33,6 +33,7 @@ from inference.runtimes.registry import cuda_device_count
 from service.agreement import Agreement
 from service.loader import Key, Loader
 from service.settings import PREFIX, Settings
+from service.shelf import Shelf
 from service.versions import Served, Versions
 
 _log = logging.getLogger("bentoml.petalpaw")
@@ -88,6 +89,7 @@ class Catalog:
         self._turn = asyncio.Lock()
         # Its own thread: loading must hold up neither the event loop nor the streams.
         self._thread = ThreadPoolExecutor(1, "load")
+        self._shelf = Shelf(self.loader.repository.contents)
 
     @classmethod
     def open(cls, settings: Settings, budget: Budget) -> "Catalog":
@@ -159,12 +161,20 @@ class Catalog:
         with self._find(name or "", version).used() as classifier:
             yield classifier
 
-    def index(self) -> list[Entry]:
-        """Every version that is served or lies in the repository, sorted by name and number."""
+    async def listed(self) -> list[Entry]:
+        """`index` without waiting for a repository that does not answer; its last listing is taken then."""
+        await self._shelf.look()
+        return self.index(self._shelf.contents)
+
+    def index(self, contents: Callable[[], list[Key]] | None = None) -> list[Entry]:
+        """Every version that is served or lies in the repository, sorted by name and number.
+
+        `contents` lists the repository; by default it is listed now, which blocks.
+        """
         keys = {(name, version) for name, versions in self._models.items() for version in versions}
         keys |= self._loading
         try:
-            keys |= set(self.loader.repository.contents())
+            keys |= set((contents or self.loader.repository.contents)())
         # Whatever happens to the repository, what is served is served.
         except ManifestInvalid:
             keys |= self._reasons.keys()
@@ -200,6 +210,7 @@ class Catalog:
         for task in self._tasks:
             task.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self._shelf.close()
 
     async def _load(self, name: str, version: str | None) -> None:
         async with self._turn:

@@ -17,7 +17,7 @@ async def models(request: Request) -> Response:
     """The models that are served, and the state of every version."""
     catalog = request.app.state.catalog
     served = [answer.summary(one, default=name == catalog.default) for name, one in catalog.classifiers.items()]
-    said = ModelList(models=served, versions=[answer.version(entry) for entry in catalog.index()])
+    said = ModelList(models=served, versions=[answer.version(entry) for entry in await catalog.listed()])
     return Response(to_json(said), media_type="application/json")
 
 
@@ -26,4 +26,4 @@ async def model(request: Request, name: str, version: str | None = None) -> Resp
     """One version of a model: labels, preprocessing, calibration, metrics, what runs it."""
     catalog = request.app.state.catalog
     with catalog.use(name, version) as classifier:
-        return Response(to_json(answer.detail(classifier, catalog.index())), media_type="application/json")
+        return Response(to_json(answer.detail(classifier, await catalog.listed())), media_type="application/json")

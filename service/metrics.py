@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
+    from service.catalog import Entry
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -36,7 +38,7 @@ async def metrics(request: Request) -> Response:
     """All numbers in Prometheus' text format."""
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-    registry = _scraped(_now(request.app.state))
+    registry = _scraped(_now(request.app.state, await request.app.state.catalog.listed()))
     # It reads files and may take milliseconds.
     return Response(await run_in_threadpool(generate_latest, registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -186,7 +188,7 @@ def forget_ended_processes() -> None:
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def _now(state: State) -> list["Metric"]:
+def _now(state: State, entries: list["Entry"]) -> list["Metric"]:
     """What is read only when somebody asks: so a model that was unloaded leaves no series behind."""
     from prometheus_client.core import GaugeMetricFamily
 
@@ -209,7 +211,7 @@ def _now(state: State) -> list["Metric"]:
         "1 for the state that each version is in: READY, LOADING or UNAVAILABLE; also REFUSED if loading failed",
         labels=["model", "version", "state"],
     )
-    for entry in state.catalog.index():
+    for entry in entries:
         states.add_metric([entry.name, entry.version, entry.state], 1)
         if entry.refused:
             states.add_metric([entry.name, entry.version, "REFUSED"], 1)

@@ -35,7 +35,7 @@ async def index(request: Request) -> Response:
     asked = read_json(await _whole(request), IndexRequest)
     states = [
         ModelState(name=entry.name, version=entry.version, state=entry.state, reason=entry.reason)
-        for entry in request.app.state.catalog.index()
+        for entry in await request.app.state.catalog.listed()
         if entry.state == "READY" or not asked.ready
     ]
     return Response(to_json(states), media_type="application/json")
