@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from inference.durability import sync
 from inference.errors import OutputUnwritable
 
 if sys.platform != "win32":
@@ -43,9 +44,10 @@ class Part:
 class Journal:
     """The parts and the journal of one output, in a folder that one process holds at a time."""
 
-    def __init__(self, folder: Path, suffix: str) -> None:
-        """`suffix` is the ending of the parts' files."""
+    def __init__(self, folder: Path, suffix: str, output: Path) -> None:
+        """`suffix` is the ending of the parts' files, `output` the file that they become."""
         self.folder = folder
+        self.output = output
         self.joined = folder / JOINED
         self.parts: list[Part] = []
         self.complete = False
@@ -54,7 +56,7 @@ class Journal:
         self._file: io.FileIO | None = None
 
     def open(self, fingerprint: Fingerprint, *, restart: bool = False) -> None:
-        """Read what is committed, or begin. `complete` then says that all parts were joined.
+        """Read what is committed, or begin. `complete` then says that the output is in its place.
 
         Raises OutputUnwritable when another process holds the folder or its parts are of another run, and OSError.
         """
@@ -85,10 +87,15 @@ class Journal:
         self.parts.append(part)
 
     def finish(self) -> None:
-        """`joined` holds the whole output and may be moved away: this is so even after a power cut. Raises OSError."""
+        """Give `joined`, the whole output, its name: a run that finds it there, by its digest, needs the parts no more.
+
+        Raises OSError; the parts count as before.
+        """
         assert self._file is not None
-        self._append({"complete": True})
+        self._append({"complete": _sha256(self.joined)})
         os.fsync(self._file.fileno())
+        self.joined.replace(self.output)
+        sync(self.output.parent)
         self.complete = True
 
     def remove(self) -> None:
@@ -123,15 +130,17 @@ class Journal:
 
     def _believe(self, lines: list[tuple[dict[str, object], int]]) -> int:
         """Take over the parts up to the first whose file is not whole; returns where the last good line ends."""
-        # Once joined the parts have served, and some may be removed already.
-        self.complete = "complete" in lines[-1][0]
+        # Once the output is in its place the parts have served, and some may be removed already.
+        digest = lines[-1][0].get("complete")
+        self.complete = digest is not None and _sha256(self.output) == digest
+        if self.complete:
+            self.parts = [_part(content) for content, _ in lines[1:-1]]
+            return lines[-1][1]
         end = lines[0][1]
         for content, line_end in lines[1:]:
-            if "complete" not in content:
-                part = Part(**content)  # type: ignore[arg-type]  # as `commit` wrote it
-                if not (self.complete or _is_whole(self.path(len(self.parts)), part)):
-                    break
-                self.parts.append(part)
+            if "complete" in content or _sha256(self.path(len(self.parts))) != content["sha256"]:
+                break
+            self.parts.append(_part(content))
             end = line_end
         return end
 
@@ -173,9 +182,14 @@ def _whole_lines(file: io.FileIO) -> Iterator[tuple[dict[str, object], int]]:
         yield content, end
 
 
-def _is_whole(path: Path, part: Part) -> bool:
+def _part(content: dict[str, object]) -> Part:
+    return Part(**content)  # type: ignore[arg-type]  # as `commit` wrote it
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file's content; None where it cannot be read."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == part.sha256
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return False
+        return None

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-from inference.durability import sync
 from inference.errors import OutputUnwritable
 from scoring.formats import Format, format_of, load_format
 from scoring.journal import Fingerprint, Journal, Part
@@ -73,7 +72,7 @@ class FileSink:
         self._overwrite = overwrite
         self._restart = restart
         self._rows: list[Row] = []
-        self._journal = Journal(self.folder, f".{self._name}")
+        self._journal = Journal(self.folder, f".{self._name}", path)
         self._committed = False
         if not self.folder.exists():
             self._refuse_existing()
@@ -95,15 +94,15 @@ class FileSink:
             ) from error
         if not self._journal.complete:
             self._refuse_existing()
-        elif not (self._journal.joined.exists() or self.path.exists()):
-            raise OutputUnwritable(
-                f"{self.folder} is left of a run that was finished and whose output was taken away; add --restart to "
-                "score anew, or choose another output"
-            )
         return tuple(self._journal.parts)
 
     def write(self, row: Row) -> None:
-        """Hold a row for the part in hand."""
+        """Hold a row for the part in hand. Raises OutputUnwritable when an earlier run finished the file already."""
+        if self._journal.complete:
+            raise OutputUnwritable(
+                f"{self.path} is finished with the {row.id:,} rows of an earlier run, and there are more inputs now; "
+                "add --restart --overwrite to score all of them anew, or choose another output"
+            )
         self._rows.append(row)
 
     def commit_part(self, inputs: str) -> None:
@@ -124,16 +123,12 @@ class FileSink:
 
     def commit(self) -> None:
         """Join the parts, make the file durable and give it its name. Raises OutputUnwritable; the parts stay."""
-        journal = self._journal
         try:
-            if not journal.complete:
+            # After a kill in the clean-up the file has its name already.
+            if not self._journal.complete:
                 self._refuse_existing()
                 self._join()
-            # After a kill at this very place the file has its name already.
-            if journal.joined.exists():
-                journal.joined.replace(self.path)
-                sync(self.path.parent)
-            journal.remove()
+            self._journal.remove()
         except OSError as error:
             raise self._unwritable(error) from error
         self._committed = True
@@ -153,6 +148,8 @@ class FileSink:
         journal.finish()
 
     def _refuse_existing(self) -> None:
+        if self.path.is_dir():
+            raise OutputUnwritable(f"{self.path} is a folder; choose another output")
         if not self._overwrite and self.path.exists():
             raise OutputUnwritable(f"{self.path} exists already; choose another output or add --overwrite")
 

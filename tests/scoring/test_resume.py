@@ -1,6 +1,7 @@
 """A run that ended early goes on: every input once, and the bytes of a run that nobody disturbed."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -374,22 +375,80 @@ def test_what_a_power_cut_leaves_half_is_scored_again(
     assert stopped.read_bytes() == undisturbed(classifier, photos)
 
 
-def test_output_that_is_whole_but_for_its_parts(classifier: Classifier, photos: Path, stopped: Path) -> None:
+@pytest.fixture
+def uncleaned(classifier: Classifier, photos: Path, stopped: Path) -> Path:
     """Killed between the two last steps: the file has its name, its parts are still there."""
-    folder, whole = stopped.with_name("out.jsonl.parts"), undisturbed(classifier, photos)
     sink = FileSink(stopped)
     sink._journal.remove = lambda: None  # type: ignore[method-assign]
     score(Files([photos]), LocalEngine(Scorer(classifier)), sink)
-    assert folder.exists()
-    assert stopped.read_bytes() == whole
-    stopped.rename(stopped.with_name("away"))
-    with pytest.raises(OutputUnwritable, match="whose output was taken away; add --restart"):
-        go_on(classifier, photos, stopped)
-    stopped.with_name("away").rename(stopped)
-    summary = go_on(classifier, photos, stopped)
+    assert stopped.read_bytes() == undisturbed(classifier, photos)
+    return stopped
+
+
+def test_output_that_is_whole_but_for_its_parts(classifier: Classifier, photos: Path, uncleaned: Path) -> None:
+    folder, whole = uncleaned.with_name("out.jsonl.parts"), uncleaned.read_bytes()
+    (folder / "00000000.jsonl").unlink()  # the clean-up had begun
+    summary = go_on(classifier, photos, uncleaned)
     assert (summary.rows, summary.resumed, summary.exit_status) == (30, 30, 1)
     assert not folder.exists()
-    assert stopped.read_bytes() == whole
+    assert uncleaned.read_bytes() == whole
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_output_that_was_taken_away_is_made_again(
+    classifier: Classifier, photos: Path, uncleaned: Path, removed: bool
+) -> None:
+    whole = uncleaned.read_bytes()
+    uncleaned.write_text("another file")
+    if removed:
+        uncleaned.with_name("out.jsonl.parts").joinpath("00000000.jsonl").unlink()
+    with pytest.raises(OutputUnwritable, match="exists already"):
+        go_on(classifier, photos, uncleaned)
+    assert uncleaned.read_text() == "another file"
+    uncleaned.unlink()
+    assert go_on(classifier, photos, uncleaned).resumed == (0 if removed else 30)
+    assert uncleaned.read_bytes() == whole
+
+
+def test_inputs_that_came_after_the_output_was_finished_are_not_lost(
+    classifier: Classifier, photos: Path, uncleaned: Path
+) -> None:
+    whole = uncleaned.read_bytes()
+    (photos / "99.jpg").write_bytes(b"")
+    with pytest.raises(OutputUnwritable, match=r"finished with the 30 rows of an earlier run.*--restart --overwrite"):
+        go_on(classifier, photos, uncleaned)
+    assert uncleaned.read_bytes() == whole
+    anew = FileSink(uncleaned, overwrite=True, restart=True)
+    assert score(Files([photos]), LocalEngine(Scorer(classifier)), anew).rows == 31
+    assert len(uncleaned.read_text().splitlines()) == 31
+
+
+@pytest.mark.parametrize("old", ["yesterday's", None])
+@pytest.mark.parametrize("grown", [False, True])
+def test_output_that_could_not_get_its_name(
+    classifier: Classifier, photos: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch, old: str | None, grown: bool
+) -> None:
+    """As a bind-mounted or immutable file refuses it."""
+    if old:
+        stopped.write_text(old)
+
+    def refuse(_: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", refuse)
+        with pytest.raises(OutputUnwritable, match=r"Device or resource busy.*the 30 rows so far are in"):
+            score(Files([photos]), LocalEngine(Scorer(classifier)), FileSink(stopped, overwrite=True))
+    assert (stopped.read_text() if stopped.exists() else None) == old
+    if grown:
+        (photos / "99.jpg").write_bytes(b"")
+    if old:
+        with pytest.raises(OutputUnwritable, match="exists already"):
+            go_on(classifier, photos, stopped)
+    summary = score(Files([photos]), LocalEngine(Scorer(classifier)), FileSink(stopped, overwrite=True))
+    assert (summary.resumed, summary.rows) == (30, 31 if grown else 30)
+    assert stopped.read_bytes() == undisturbed(classifier, photos)
+    assert not stopped.with_name("out.jsonl.parts").exists()
 
 
 def test_source_that_vanishes_ends_the_run_and_it_goes_on(

@@ -151,6 +151,11 @@ def test_existing_output_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "out.csv").read_text() == "precious"
 
 
+def test_folder_as_output_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputUnwritable, match="is a folder; choose another output"):
+        FileSink(tmp_path, "csv", overwrite=True)
+
+
 def test_output_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     with FileSink(tmp_path / "out.csv") as sink:
         sink.begin({}, COLUMNS)
