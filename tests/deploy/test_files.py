@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
+from fastapi.routing import APIRoute
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.main import get_command
 
 from petalpaw import app
+from service import classify
+from service.launch import LEAST_MEMORY
+from service.openinference import infer
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +157,46 @@ def test_the_settings_in_the_files_exist(everything: list[dict[str, Any]]) -> No
     assert named <= known
 
 
+BYTES_PER_PIXEL = 12
+"""The most that decoding took of any format: docs/operations.md, "Sizing"."""
+
+MIB = 2**20
+UNITS = {"Mi": MIB, "Gi": 1024 * MIB, "m": MIB, "g": 1024 * MIB}
+
+
+def has_room(limit: str, cores: float, given: dict[str, str]) -> bool:
+    """Whether a limit of memory holds the most that these settings allow on so many cores, and a full /tmp."""
+    number, unit = re.fullmatch(r"(\d+)(\D+)", limit).groups()  # type: ignore[union-attr]
+    settings = Settings(
+        max_pixels=int(given["PETALPAW_MAX_PIXELS"]), max_uploads_bytes=int(given["PETALPAW_MAX_UPLOADS_BYTES"])
+    )
+    pictures = settings.max_pixels * BYTES_PER_PIXEL * int(cores)
+    return LEAST_MEMORY + pictures + 2 * settings.max_uploads_bytes + 64 * MIB <= int(number) * UNITS[unit]
+
+
+@KUBECTL
+@pytest.mark.parametrize("build", BUILDS)
+def test_the_limit_of_a_pod_holds_what_its_settings_allow(build: str) -> None:
+    parts = documents(build)
+    given = {name: value for each in parts if each["kind"] == "ConfigMap" for name, value in each["data"].items()}
+    specs = [each["spec"]["template"]["spec"] for each in parts if each["kind"] == "Deployment"]
+    specs += [each["spec"] for each in parts if each["kind"] == "ServingRuntime"]
+    (container,) = specs[0]["containers"]
+    given |= {each["name"]: each["value"] for each in container.get("env", ())}
+    limits = container["resources"]["limits"]
+    assert specs[0]["volumes"][0]["emptyDir"]["sizeLimit"] == "64Mi"
+    assert has_room(limits["memory"], float(limits["cpu"]), given)
+
+
+@pytest.mark.parametrize("files", [("compose.yaml",), ("compose.yaml", "compose.gpu.yaml")])
+def test_the_limit_of_compose_holds_what_its_settings_allow(files: tuple[str, ...]) -> None:
+    parts = [yaml.safe_load((DEPLOY / file).read_text())["services"]["petalpaw"] for file in files]
+    limits = {**parts[0], **parts[-1]}
+    given = {name: re.sub(r"\$\{\w+:-(.*)}", r"\1", value) for name, value in parts[0]["environment"].items()}
+    assert parts[0]["tmpfs"] == ["/tmp:size=64m"]
+    assert has_room(limits["mem_limit"], limits["cpus"], given)
+
+
 def test_compose_would_take_it() -> None:
     pytest.importorskip("check_jsonschema", reason="needs check-jsonschema")
     schema = ("-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec")
@@ -185,6 +229,42 @@ def test_every_query_is_promql_on_metrics_that_exist() -> None:
         parser.parse(rule["expr"])
         named = re.findall(r"\b((?:petalpaw|process|bentoml)_\w+)[{\[]", rule["expr"])
         assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= documented, rule["expr"]
+
+
+ROUTES = [each.path_format for part in (classify, infer) for each in part.router.routes if isinstance(each, APIRoute)]
+"""Where pictures are classified, on either protocol."""
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_overload_and_slowness_are_seen_on_either_protocol(tmp_path: Path, route: str) -> None:
+    promtool = shutil.which("promtool") or pytest.skip("needs promtool (Debian's package prometheus)")
+    series = {
+        f'petalpaw_requests_total{{route="{route}",code="ok"}}': "0+50x30",
+        f'petalpaw_requests_total{{route="{route}",code="overloaded"}}': "0+50x30",
+        'petalpaw_requests_total{route="/metrics",code="ok"}': "0+9000x30",
+        f'petalpaw_request_seconds_bucket{{route="{route}",le="2.5"}}': "0+0x30",
+        f'petalpaw_request_seconds_bucket{{route="{route}",le="5.0"}}': "0+100x30",
+        f'petalpaw_request_seconds_bucket{{route="{route}",le="+Inf"}}': "0+100x30",
+    }
+    expected = {
+        "PetalpawOverloaded": "50% of the requests are refused or come too late",
+        "PetalpawSlow": "One request in a hundred takes more than 4.975s",
+    }
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": [
+            {
+                "eval_time": "25m",
+                "alertname": name,
+                "exp_alerts": [{"exp_labels": {"severity": "warning"}, "exp_annotations": {"summary": summary}}],
+            }
+            for name, summary in expected.items()
+        ],
+    }
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump({"rule_files": [str(DEPLOY / "prometheus" / "alerts.yml")], "tests": [test]}))
+    ran(promtool, "test", "rules", path)
 
 
 def test_every_alert_is_explained() -> None:
