@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from lzma import LZMAError
+from tarfile import ReadError
+from typing import Any, Self
 
 from inference.errors import DataInvalid, ImageTruncated, ImageUnreadable
 from scoring.remote import gone, is_address, opened, reason_of, version_of
@@ -14,7 +16,16 @@ from scoring.sources import MAX_BYTES, SUFFIXES, BytesItem, FailedItem, Item, nu
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
-_DAMAGES = (tarfile.TarError, EOFError, OSError, zlib.error, LZMAError)
+_DAMAGES = (
+    *(tarfile.TarError, EOFError, OSError, zlib.error, LZMAError),
+    # tarfile takes the numbers and the nesting of headers on trust.
+    *(ValueError, LookupError, ArithmeticError, RecursionError),
+)
+
+_MAX_HEADERS = 2**20
+"""Bytes of one member's headers at most, long names and pax records included: tarfile reads and keeps them whole."""
+
+_CHUNK = 2**16
 
 
 def is_shard(location: str) -> bool:
@@ -89,12 +100,14 @@ class Shard:
         with opened(self._location) as file:
             version = version_of(self._location)
             try:
-                tar = tarfile.open(fileobj=file, mode="r:" if self._plain else "r|*")  # noqa: SIM115 – holds nothing
+                tar = tarfile.open(  # noqa: SIM115 – holds nothing
+                    fileobj=file, mode="r:" if self._plain else "r|*", tarinfo=_Member
+                )
             except _DAMAGES as error:
                 raise DataInvalid(f"{self.description} is no tar file that can be read ({error})") from error
             last = "its beginning"
             try:
-                for member in _members(tar):
+                for member in _members(tar, self._plain):
                     last = member.name
                     if os.path.splitext(member.name)[1].lower() in SUFFIXES:  # noqa: PTH122 – no path of this machine
                         yield self._item(tar, member, version)
@@ -118,7 +131,7 @@ class Shard:
             return FailedItem(0, path, f"{path} is cut off with its shard ({error}); copy the shard again")
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _members(tar: tarfile.TarFile, seekable: bool) -> Iterator[tarfile.TarInfo]:
     """The members, of which none is kept. Raises tarfile.TarError where the archive ends without its end mark.
 
     TarFile's own iteration keeps all of them and takes a damaged header for the end.
@@ -127,11 +140,54 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while member is not None:
         tar.members.clear()  # type: ignore[attr-defined]
         yield member
+        if not seekable:
+            _pass_over(tar)
         tar.fileobj.seek(tar.offset)
         try:
-            member = tarfile.TarInfo.fromtarfile(tar)
+            member = _Member.fromtarfile(tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end mark
             return
+
+
+def _pass_over(tar: tarfile.TarFile) -> None:
+    """A stream's content up to the next header. Raises tarfile.ReadError where it ends before; seek would not see."""
+    while tar.offset - tar.fileobj.tell() > _CHUNK:
+        if not tar.fileobj.read(_CHUNK):
+            raise ReadError("unexpected end of data")
+
+
+class _Member(tarfile.TarInfo):
+    """A member with bounded headers, behind which the archive goes on and not back."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        """Reads the next one. Raises what `_DAMAGES` names."""
+        file: Any = tarfile.fileobj
+        tarfile.fileobj = _Headers(file)  # type: ignore[assignment]  # it reads, tells and seeks
+        try:
+            member = super().fromtarfile(tarfile)
+        finally:
+            tarfile.fileobj = file
+        if member.size < 0 or tarfile.offset <= member.offset or len(repr(tarfile.pax_headers)) > _MAX_HEADERS:
+            raise ReadError("a header has a size that cannot be")
+        return member
+
+
+class _Headers:
+    """A file of which only as much may be read as headers take."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._left = _MAX_HEADERS
+        self.tell, self.seek = file.tell, file.seek
+
+    def read(self, size: int) -> bytes:
+        """Raises tarfile.ReadError."""
+        self._left -= size
+        if size < 0 or self._left < 0:
+            raise ReadError("a header has a size that cannot be")
+        data: bytes = self._file.read(size)
+        return data
 
 
 def _too_large(path: str) -> ImageUnreadable:

@@ -1,10 +1,14 @@
 """Tar shards: every picture once, in the shard's order; a shard that is cut says so."""
 
+import gzip
 import io
 import pickle
 import random
 import tarfile
+import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +169,57 @@ def test_no_member_is_kept(tmp_path: Path) -> None:
         sum(isinstance(each, tarfile.TarInfo) for each in gc.get_objects()) for item in shard if item.id % 100 == 99
     ]
     assert max(counts) <= min(counts) + 2
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(**records: str) -> bytes:
+    member = tarfile.TarInfo("x.jpg")
+    member.pax_headers, member.size = records, 1
+    return member.tobuf(tarfile.PAX_FORMAT) + b"x".ljust(512, b"\0")
+
+
+LONG_NAME = header("././@LongLink", 1, tarfile.GNUTYPE_LONGNAME) + b"x".ljust(512, b"\0")
+GOOD = header("a.jpg", 1) + b"a".ljust(512, b"\0")
+HOSTILE = {
+    "sparse map without numbers": pax(**{"GNU.sparse.map": "a,b", "GNU.sparse.name": "b", "GNU.sparse.size": "1"}),
+    "names of names": LONG_NAME * 3000,
+    "back to the header": pax(size="-1536"),
+    "back and back": pax(size="-2048"),
+    "negative": header("b.jpg", -512),
+    "beyond every disk": header("b.txt", 2**62),
+    "beyond every number": pax(size="1" + "0" * 40, path="b.txt"),
+    "a name of 64 MB": header("././@LongLink", 2**26, tarfile.GNUTYPE_LONGNAME) + bytes(2**26),
+    "a pax record of 64 MB": header("pax", 2**26, tarfile.XHDTYPE) + bytes(2**26),
+}
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.timeout(30)
+def test_hostile_headers_end_the_shard_with_a_row(tmp_path: Path, kind: str, ending: str) -> None:
+    whole = GOOD + HOSTILE[kind] + GOOD + bytes(1024)
+    path = tmp_path / f"s.{ending}"
+    path.write_bytes(gzip.compress(whole, 1) if ending == "tar.gz" else whole)
+    shard = Shard(str(path))
+    tracemalloc.start()
+    try:
+        first, *_, last = islice(shard, 10)
+        assert tracemalloc.get_traced_memory()[1] < 30e6
+    finally:
+        tracemalloc.stop()
+    assert (first.read(), last.path) == (b"a", str(path))
+    with pytest.raises(ImageUnreadable, match="is cut off or damaged after"):
+        last.read()
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.timeout(30)
+def test_hostile_beginnings_end(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "s.tar").write_bytes(HOSTILE[kind] + bytes(1024))
+    with suppress(DataInvalid):
+        assert len(list(islice(Shard(str(tmp_path / "s.tar")), 10))) < 10
