@@ -8,14 +8,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, BinaryIO
 
 from inference.errors import DataInvalid, ImageUnreadable, PackageMissing, PetalpawError, SourceGone
+from scoring.files import FileItem
 from scoring.rows import printable
 from scoring.sources import MAX_BYTES, SUFFIXES, FailedItem, Item, numbered
 
 _ATTEMPTS = 3
 """A server may stumble; s3fs and gcsfs try again by themselves, HTTP does not."""
+
+_SILENT_SECONDS, _SECONDS = 30, 300
+"""How long an HTTP server may say nothing, and how long one picture may take: it is not asked again after that."""
+
+_CHUNK = 2**16
 
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "updated", "created")
 """Where listings of several services tell one content of an address from another."""
@@ -93,11 +100,13 @@ class RemoteItem:
     def read(self) -> bytes:
         """The content at the address. Raises ImageUnreadable, or SourceGone when the root does not answer either."""
         system, path = file_system(self.address)
+        if _speaks(system, "file"):
+            return FileItem(self.id, path, root=self.root and file_system(self.root)[1]).read()
         for attempt in range(_ATTEMPTS):
             try:
-                data: bytes = system.cat_file(path)
+                data = _content(system, path)
                 break
-            except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            except (FileNotFoundError, PermissionError, IsADirectoryError, TimeoutError, MemoryError) as error:
                 raise self._failure(error) from error
             except Exception as error:  # every service has exceptions of its own
                 if attempt == _ATTEMPTS - 1:
@@ -112,6 +121,41 @@ class RemoteItem:
         return ImageUnreadable(
             f"{self.path} cannot be read ({reason_of(error)}); check the address and its permissions"
         )
+
+
+def _speaks(system: Any, protocol: str) -> bool:
+    spoken = system.protocol
+    return protocol in ((spoken,) if isinstance(spoken, str) else spoken)
+
+
+def _content(system: Any, path: str) -> bytes:
+    """What is at a path, of anything larger than MAX_BYTES only the beginning. Raises what the service does."""
+    if _speaks(system, "http"):
+        import fsspec.asyn
+
+        body: bytes = fsspec.asyn.sync(system.loop, _body, system, path)
+        return body
+    with system.open(path, "rb") as file:
+        data: bytes = file.read(MAX_BYTES + 1)
+    return data
+
+
+async def _body(system: Any, path: str) -> bytes:
+    """The same over HTTP: fsspec reads a body whole, however long, and waits for five minutes."""
+    import aiohttp
+
+    patience = aiohttp.ClientTimeout(total=_SECONDS, sock_connect=_SILENT_SECONDS, sock_read=_SILENT_SECONDS)
+    session = await system.set_session()
+    body = bytearray()
+    async with session.get(system.encode_url(path), **{"timeout": patience, **system.kwargs}) as response:
+        if response.status == HTTPStatus.NOT_FOUND:
+            raise FileNotFoundError(path)
+        response.raise_for_status()
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            body += chunk
+            if len(body) > MAX_BYTES:
+                break
+    return bytes(body)
 
 
 def reason_of(error: Exception) -> str:
@@ -183,7 +227,7 @@ class Remote:
 
     def _is_folder(self) -> bool:
         # An HTTP server has no folders; one that lists links is meant by a slash.
-        return self._address.endswith("/") or ("http" not in self._system.protocol and self._system.isdir(self._path))
+        return self._address.endswith("/") or (not _speaks(self._system, "http") and self._system.isdir(self._path))
 
     def _walk(self, folder: str) -> Iterator[Item]:
         try:

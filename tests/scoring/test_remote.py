@@ -1,7 +1,12 @@
 """Addresses: the same inputs as from this machine, and servers that fail, lie or go away."""
 
+import gzip
+import os
+import resource
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -190,3 +195,67 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(PackageMissing, match=r"install petalpaw\[remote\]"):
         Remote("s3://bucket/x")
+
+
+def test_special_files_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for address in ("file:///dev/zero", "local:///dev/zero", f"file://{tmp_path}/pipe.jpg"):
+        with pytest.raises(ImageUnreadable, match="is not a regular file"):
+            RemoteItem(0, address).read()
+    (found,) = Remote(f"file://{tmp_path}")
+    with pytest.raises(ImageUnreadable, match="is not a regular file"):
+        found.read()
+
+
+class Endless(BaseHTTPRequestHandler):
+    """A body without length that never ends; what is packed unpacks to a thousand times its size."""
+
+    def do_GET(self) -> None:
+        block = bytes(2**20)
+        self.send_response(200)
+        if "packed" in self.path:
+            self.send_header("Content-Encoding", "gzip")
+            block = gzip.compress(bytes(2**26))
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(block)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["a.jpg", "packed.jpg"])
+def test_endless_bodies_are_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(remote, "MAX_BYTES", 5_000_000)
+    _, address = serve(Endless)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageUnreadable, match="is larger than 5,000,000 bytes"):
+        RemoteItem(0, f"{address}/{name}").read()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+class Silent(BaseHTTPRequestHandler):
+    """Promises what it never sends."""
+
+    count = 0
+
+    def do_GET(self) -> None:
+        type(self).count += 1
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        threading.Event().wait(10)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_silent_server_is_not_waited_for(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_SILENT_SECONDS", 0.3)
+    _, address = serve(Silent)
+    began = time.monotonic()
+    with pytest.raises(ImageUnreadable, match="cannot be read"):
+        RemoteItem(0, f"{address}/a.jpg").read()
+    assert (time.monotonic() - began < 5, Silent.count) == (True, 1)
