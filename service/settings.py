@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.errors import ParameterInvalid
@@ -99,8 +99,8 @@ class Settings(BaseSettings):
     max_uploads_bytes: int = Field(
         256 * 1024 * 1024,
         ge=1024,
-        description="Most bytes of request bodies that all requests under way hold together; more is refused as "
-        "`overloaded`.",
+        description="Most bytes of request bodies that all requests under way hold together, at least "
+        "`PETALPAW_MAX_BODY_BYTES`; more is refused as `overloaded`.",
     )
     max_images: int = Field(64, ge=1, le=4096, description="Most pictures in one request.")
     max_pixels: int = Field(
@@ -151,6 +151,15 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="Log lines for people, or one JSON object per line; docs/metrics.md lists the fields."
     )
+
+    @field_validator("max_uploads_bytes")
+    @classmethod
+    def _holds_one_body(cls, count: int, before: ValidationInfo) -> int:
+        """Otherwise a body that is allowed would be refused as `overloaded`, and sent again for ever."""
+        largest = before.data.get("max_body_bytes", 0)
+        if count < largest:
+            raise ValueError(f"it must be at least the {largest:,} of {PREFIX}MAX_BODY_BYTES")
+        return count
 
     def batched(self, device: Device) -> bool:
         """Whether crops are gathered into adaptive batches on this device."""

@@ -3,6 +3,7 @@
 const AT_ONCE = 4;
 const ATTEMPTS = 4;
 const TOP_K = 5;
+const MODELS_AGAIN_S = 2;
 
 const WORDS = {
   image_empty: "The file is empty.",
@@ -29,6 +30,7 @@ const copy = (id) => element(id).content.firstElementChild.cloneNode(true);
 const photos = new Set();
 let models = [];
 let key = "";
+let again;
 
 class Problem extends Error {
   constructor(code, detail) {
@@ -204,16 +206,25 @@ function describe() {
   element("model-note").textContent = chosen ? `${chosen.title}: ${chosen.classes} classes, version ${chosen.version}` : "";
 }
 
+// The models; without any it asks again, unless a key has to come first.
 async function load() {
+  clearTimeout(again);
+  let away = false;
   try {
     ({ models } = (await ask("models")).body);
     const options = models.map(({ name }) => new Option(name));
     element("model").replaceChildren(...options);
     element("model").value = (models.find((model) => model.default) ?? models[0])?.name ?? "";
     describe();
-    if (!models.length) element("model-note").textContent = "No model is served at the moment.";
+    away = !models.length;
+    if (away) element("model-note").textContent = "No model is served at the moment.";
   } catch (error) {
+    away = error.code !== "unauthorized";
     element("model-note").textContent = error.words ?? String(error);
+  }
+  if (away) {
+    element("model-note").textContent += " Trying again …";
+    again = setTimeout(load, 1000 * MODELS_AGAIN_S);
   }
   work();
 }

@@ -151,6 +151,19 @@ def test_a_service_that_is_away_can_be_asked_again(look: Any, picture: Callable[
 
 
 @browsing
+def test_a_service_that_is_away_at_first_is_asked_for_its_models_again(
+    look: Any, picture: Callable[..., bytes]
+) -> None:
+    page = look()
+    page.route("**/models", lambda route: route.abort(), times=1)
+    page.reload()
+    sync_api.expect(page.locator("#model-note")).to_have_text("The service cannot be reached. Trying again …")
+    page.get_by_label("Choose photos").set_input_files(photo("a.jpg", picture(RED)))
+    has(card(page, "a.jpg").locator(".verdict"), "Waiting …")
+    told(page, re.compile(r"^a\.jpg: red, "))
+
+
+@browsing
 def test_the_key_is_asked_for_and_used(
     chromium: Any, tmp_path: Path, repository: Repository, picture: Callable[..., bytes]
 ) -> None:

@@ -35,6 +35,7 @@ def test_the_documentation_is_the_code() -> None:
         ("STREAMS", "0", "greater than or equal to 1"),
         ("TOP_K", "many", "valid integer"),
         ("MAX_BODY_BYTES", "5", "greater than or equal to 1024"),
+        ("MAX_UPLOADS_BYTES", "1000000", "at least the 33,554,432 of PETALPAW_MAX_BODY_BYTES"),
         ("REQUEST_TIMEOUT_S", "3600", "less than or equal to 55"),
     ],
 )
