@@ -98,17 +98,20 @@ def score(
     device: Device = DeviceOption.auto,
 ) -> None:
     """Score pictures, a row for each, errors included. Ended early, the same command goes on where it stopped."""
-    from scoring.arguments import source_of
+    from scoring.arguments import refuse_one_file_twice, source_of
     from scoring.progress import progress_on
     from scoring.rows import Settings
     from scoring.run import score as run
     from scoring.sinks import FileSink, StreamSink
 
+    refuse_one_file_twice(sources, output=output, summary=summary)
     source = source_of(sources, column=column, base=base, null=null)
     # An output or summary that cannot be is refused before a model is loaded.
     if summary:
         summary.open("a").close()
     sink = FileSink(output, format, overwrite=overwrite, restart=restart) if output else StreamSink(format or "jsonl")
+    if summary and summary.is_file():
+        summary.unlink()  # so that one that is there is this run's
     settings = Settings(top_k=top_k, content_hash=content_hash, logits=with_logits, features=with_features)
     with engine_of(
         engine, ray_address, settings, models=models, model=model, runtime=runtime, device=device, streams=streams

@@ -1,7 +1,9 @@
 """What a command line names as a source."""
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from inference.errors import ParameterInvalid
 from scoring.files import Files, is_pattern, matches
@@ -35,6 +37,27 @@ def source_of(
         else:
             sources += [_special(location, column, base, null) for location in group]
     return sources[0] if len(sources) == 1 else Several(sources)
+
+
+def refuse_one_file_twice(arguments: Sequence[str], *, output: Path | None, summary: Path | None) -> None:
+    """Raises ParameterInvalid where output, summary and a source are one file, which writing would destroy."""
+    locations = (location for argument in arguments for location in _expanded(argument))
+    taken = {_file(location): "a source" for location in locations if location != STDIN and not is_address(location)}
+    for option, path in (("--output", output), ("--summary", summary)):
+        if path is None:
+            continue
+        if _file(path) in taken:
+            raise ParameterInvalid(f"{option} names {path}, which is {taken[_file(path)]}; choose another file")
+        taken[_file(path)] = "the file of --output"
+
+
+def _file(location: str | Path) -> object:
+    """Equal for two names of one file."""
+    try:
+        status = os.stat(location)  # noqa: PTH116 – as in files.py
+    except (OSError, ValueError):
+        return os.path.abspath(location)  # noqa: PTH100
+    return status.st_dev, status.st_ino
 
 
 def _expanded(argument: str) -> Iterator[str]:

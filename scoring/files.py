@@ -83,6 +83,26 @@ _roots: dict[str, tuple[int, int]] = {}
 """The identities of searched folders. An unmounted one has another device, a new one in its place another number."""
 
 
+_MOST_FOLDERS = 10_000
+
+
+def folder_of(location: str, seen: set[str]) -> str | None:
+    """The folder of a path as its root: if it is there now, or was when `seen` took it up, for the first 10,000."""
+    folder = os.path.dirname(location) or os.curdir  # noqa: PTH120 – see _walk
+    if folder not in seen:
+        if len(seen) == _MOST_FOLDERS or not os.path.isdir(folder):  # noqa: PTH112
+            return None
+        seen.add(folder)
+        _see(folder)
+    return folder
+
+
+def _see(root: str) -> None:
+    """Look at a folder for the first time in this run."""
+    _roots.pop(root, None)
+    _is_gone(root)
+
+
 def _is_gone(root: str) -> bool:
     try:
         device, number = _identity(root)
@@ -122,13 +142,14 @@ class Files:
         return f"{shown} and {more} more" if more > 0 else shown
 
     def __iter__(self) -> Iterator[FileItem]:
-        found = (each for path in self.paths for each in _find(path))
+        seen: set[str] = set()
+        found = (each for path in self.paths for each in _find(path, seen))
         for index, (location, named, problem, root) in enumerate(found):
             yield FileItem(index, location, named, problem, root)
 
     def count(self) -> int:
         """How many inputs there are. Raises DataInvalid when the folders hold no pictures."""
-        total = sum(1 for path in self.paths for _ in _find(path))
+        total = sum(1 for path in self.paths for _ in _find(path, set()))
         if not total:
             raise DataInvalid(
                 f"no pictures were found in {', '.join(map(printable, self.paths))}; files inside folders count when "
@@ -159,20 +180,19 @@ def _exists(path: str) -> bool:
     return True
 
 
-def _find(path: str) -> Iterator[_Found]:
+def _find(path: str, seen: set[str]) -> Iterator[_Found]:
     if os.path.isdir(path):  # noqa: PTH112 – see _walk
-        _roots.pop(path, None)
-        _is_gone(path)  # looks at it for the first time
+        _see(path)
         for location, problem in _walk(path):
             yield location, False, problem, path
     elif is_pattern(path):
         for location, problem in matches(path):
             if problem is None and os.path.isdir(location):  # noqa: PTH112
-                yield from _find(location)
+                yield from _find(location, seen)
             else:
-                yield location, False, problem, None
+                yield location, False, problem, folder_of(location, seen)
     else:
-        yield path, True, None, None
+        yield path, True, None, folder_of(path, seen)
 
 
 def matches(pattern: str) -> Iterator[tuple[str, str | None]]:

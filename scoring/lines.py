@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import Any
 
-from scoring.files import FileItem
+from scoring.files import FileItem, folder_of
 from scoring.remote import RemoteItem, is_address
 from scoring.sources import Item
 
@@ -30,9 +30,13 @@ class Lines:
         return "the paths on standard input"
 
     def __iter__(self) -> Iterator[Item]:
+        seen: set[str] = set()
         for index, name in enumerate(filter(None, self._names())):
             location = os.fsdecode(name)
-            yield RemoteItem(index, location) if is_address(location) else FileItem(index, location)
+            if is_address(location):
+                yield RemoteItem(index, location)
+            else:
+                yield FileItem(index, location, root=folder_of(location, seen))
 
     def count(self) -> None:
         """Not known before they all came."""

@@ -24,10 +24,13 @@ from scoring.sources import Item
 
 CUDA_BATCH = 32
 
-_PACKAGES = {
-    "onnx": ("onnxruntime-gpu", "onnxruntime"),
-    "openvino": ("openvino",),
+_ONNX = ("onnxruntime-gpu", "onnxruntime")
+PACKAGES = {
+    "onnx": _ONNX,
+    "tensorrt": (*_ONNX, "tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
     "torchscript": ("torch",),
+    "openvino": ("openvino",),
+    "openvino-bf16": ("openvino",),
 }
 """What computes for each runtime."""
 
@@ -68,6 +71,7 @@ class Scorer:
     @property
     def fingerprint(self) -> dict[str, object]:
         """Everything that a row's bytes depend on besides the input. Equal fingerprints give equal rows."""
+        cutter = ("onnx",) if self.settings.features else ()
         return {
             "model": f"{self.origin.model_name}/{self.origin.model_version}",
             "model_digest": self.origin.model_digest,
@@ -76,8 +80,8 @@ class Scorer:
             "execution_provider": self.classifier.runtime.execution_provider,
             "batch_size": self.batch_size,
             **{name: getattr(self.settings, name) for name in self.settings.__slots__},
-            # Decoders and kernels of another version may give other pixels or another last digit.
-            "packages": _versions("numpy", "pillow", *_PACKAGES.get(self.origin.runtime, ())),
+            # Decoders and kernels of another version may give other pixels or another last digit, we other words.
+            "packages": _versions("petalpaw", "numpy", "pillow", *PACKAGES[self.origin.runtime], *cutter),
         }
 
     def row(self, item: Item, read: Read) -> Row:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from inference.errors import DataInvalid, PackageMissing
-from scoring.files import FileItem
+from scoring.files import FileItem, folder_of
 from scoring.remote import RemoteItem, is_address, opened
 from scoring.rows import printable
 from scoring.sources import MAX_BYTES, BytesItem, FailedItem, Item
@@ -53,8 +53,9 @@ class Table:
         return printable(f"{self._location}[{self._column}]")
 
     def __iter__(self) -> Iterator[Item]:
+        seen: set[str] = set()
         for index, value in enumerate(self.values()):
-            yield self._item(index, value)
+            yield self._item(index, value, seen)
 
     def count(self) -> int:
         """How many rows the table has."""
@@ -63,7 +64,7 @@ class Table:
                 return int(table.metadata.num_rows)
         return sum(1 for _ in self.values())
 
-    def _item(self, index: int, value: object) -> Item:
+    def _item(self, index: int, value: object, seen: set[str]) -> Item:
         where = f"{printable(self._location)}#{index}"
         if isinstance(value, dict):  # {"bytes": …, "path": …}, either may be missing
             where = printable(str(value.get("path") or where))
@@ -79,7 +80,8 @@ class Table:
             return RemoteItem(index, value)
         if is_address(self._base):
             return RemoteItem(index, f"{self._base.rstrip('/')}/{value}")
-        return FileItem(index, os.path.join(self._base, value))  # noqa: PTH118 – as in files.py
+        location = os.path.join(self._base, value)  # noqa: PTH118 – as in files.py
+        return FileItem(index, location, root=folder_of(location, seen))
 
     def _columns(self) -> list[str]:
         if self._kind == "parquet":
@@ -111,7 +113,18 @@ class Table:
     def _parquet_values(self) -> Iterator[object]:
         with _parquet(self._location) as table:
             for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[self._column], use_threads=False):
-                yield from batch.column(0).to_pylist()
+                yield from map(_value, batch.column(0))
+
+
+def _value(cell: Any) -> object:
+    """A Parquet cell as Python has it; text that is not UTF-8 keeps its bytes, a date out of range is None."""
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError):
+        if hasattr(cell, "items"):  # a struct
+            return {name: _value(each) for name, each in cell.items()}
+        cell = getattr(cell, "value", cell)  # of a dictionary
+        return os.fsdecode(cell.as_buffer().to_pybytes()) if hasattr(cell, "as_buffer") else None
 
 
 def _ending(location: str) -> str:
@@ -133,12 +146,18 @@ def _text(file: BinaryIO) -> io.TextIOWrapper:
 
 
 def _csv(text: io.TextIOWrapper, kind: str, location: str) -> Iterator[list[str]]:
-    """Raises DataInvalid."""
-    rows = csv.reader(text, delimiter="\t" if kind == "tsv" else ",")
+    """Raises DataInvalid. Strict, or a quote that nobody closes would take all the lines that follow."""
+    rows = csv.reader(text, delimiter="\t" if kind == "tsv" else ",", strict=True)
+    begins = 1
     try:
-        yield from rows
+        for row in rows:
+            begins = rows.line_num + 1
+            yield row
     except csv.Error as error:
-        raise DataInvalid(f"{printable(location)}, line {rows.line_num}: {error}; mend or remove that line") from error
+        raise DataInvalid(
+            f"{printable(location)}: the row that begins in line {begins} cannot be read ({error}); mend or remove it, "
+            "quotes first"
+        ) from error
 
 
 def _object(line: str) -> dict[str, Any] | None:

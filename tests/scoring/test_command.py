@@ -103,6 +103,32 @@ def test_what_cannot_be_is_said_in_one_line(
     assert not (tmp_path / "out.csv.parts").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-o", "out.csv", "--summary", "t.csv"], "--summary names t.csv, which is a source"),
+        (["-o", "out.csv", "--summary", "hard.csv"], "--summary names hard.csv, which is a source"),
+        (["-o", "t.csv", "--overwrite"], "--output names t.csv, which is a source"),
+        (["-o", "out.csv", "--summary", "./out.csv"], "--summary names out.csv, which is the file of --output"),
+    ],
+)
+def test_one_file_twice_is_refused(start: Start, tmp_path: Path, arguments: list[str], says: str) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("path\nphotos/00.jpg\n")
+    (tmp_path / "hard.csv").hardlink_to(table)
+    status, out, err = ended(start("t*.csv", "--column", "path", *arguments))
+    assert (status, out) == (2, "")
+    assert says in err
+    assert table.read_text() == "path\nphotos/00.jpg\n"
+
+
+def test_no_summary_of_an_earlier_run_stays(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text("yesterday's")
+    status, _, _ = ended(start("photos", "-o", "out.csv", "--summary", "s.json", "--with-features"))
+    assert status == 2
+    assert not (tmp_path / "s.json").exists()
+
+
 def test_kill_9_and_the_same_command_again(start: Start, tmp_path: Path) -> None:
     """Paths come one by one, so that the kill certainly meets the middle."""
     names = [f"photos/{index % 30:02}.jpg\n".encode() for index in range(200)]

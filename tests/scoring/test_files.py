@@ -205,6 +205,23 @@ def test_endless_file_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
         FileItem(0, "/dev/zero", named=True).read()
 
 
+@pytest.mark.parametrize("pattern", ["in/*.jpg", "in/**/*.jpg", "named"])
+def test_pattern_whose_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "in", "a.jpg", "b.jpg")
+    source = Files(["in/a.jpg", "in/b.jpg", "gone/c.jpg"] if pattern == "named" else [pattern])
+    items = iter(source)
+    first = next(items)
+    (tmp_path / "in").rename(tmp_path / "away")
+    second = next(items)
+    for item in (first, second):
+        with pytest.raises(SourceGone, match="in is gone since the run began"):
+            item.read()
+    for never_there in items:
+        with pytest.raises(ImageUnreadable):
+            never_there.read()
+
+
 def test_folder_that_is_gone_is_not_taken_for_a_bad_file(tmp_path: Path) -> None:
     make(tmp_path / "in", "a.jpg", "b.jpg")
     first, second = Files([tmp_path / "in"])

@@ -17,11 +17,12 @@ import pytest
 from inference.classifier import Classifier
 from inference.errors import DataInvalid, OutputUnwritable, SourceGone
 from inference.repository import Repository
+from inference.runtimes.registry import RUNTIMES
 from scoring.files import Files
 from scoring.local import LocalEngine
 from scoring.rows import Settings
 from scoring.run import score
-from scoring.scorer import Scorer
+from scoring.scorer import PACKAGES, Scorer
 from scoring.sinks import FileSink
 from scoring.summary import Summary
 
@@ -313,6 +314,14 @@ def test_another_model_is_refused(classifier: Classifier, repository: Repository
     other = Classifier.load(repository.open("tones"), device="cpu")
     with pytest.raises(OutputUnwritable, match="model was 'colours/1' and is 'tones/1'; model_digest was"):
         go_on(other, photos, stopped)
+
+
+def test_every_runtime_has_its_packages_in_the_fingerprint(classifier: Classifier) -> None:
+    assert set(PACKAGES) == set(RUNTIMES)
+    packages = Scorer(classifier).fingerprint["packages"]
+    assert isinstance(packages, dict)
+    assert {"petalpaw", "numpy", "pillow"} < set(packages)
+    assert set(packages) & set(PACKAGES["onnx"])
 
 
 def test_another_source_is_refused(classifier: Classifier, photos: Path, stopped: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from inference.classifier import Classifier
-from inference.errors import DataInvalid, ImageUnreadable
+from inference.errors import DataInvalid, ImageUnreadable, SourceGone
 from scoring.local import LocalEngine
 from scoring.scorer import Scorer
 from scoring.tables import Table
@@ -144,9 +145,58 @@ def test_rows_without_a_value(tmp_path: Path) -> None:
     assert problem(short) == f"row 0 of {tmp_path}/t.csv holds no path or picture in 'path'"
     assert "holds no path" in problem(empty)
     assert long.path == f"{tmp_path}/a.jpg"
+    (tmp_path / "t.csv").write_text('path\na.jpg\n\n""\nb.jpg\n')
+    assert "holds no path" in problem(list(Table(str(tmp_path / "t.csv"), "path"))[1])
+    assert Table(str(tmp_path / "t.csv"), "path").count() == 3
     (tmp_path / "t.jsonl").write_text('{"path": "a.jpg"}\n{"path": 3}\nnot json\n[1]\n{"x": 1}\n')
     details = [problem(item) for item in list(Table(str(tmp_path / "t.jsonl"), "path"))[1:]]
     assert ["is no JSON object" in detail for detail in details] == [False, True, True, False]
+
+
+def test_folder_that_is_gone_ends_the_run(tmp_path: Path) -> None:
+    """A disk that is unmounted; a folder that never was there, or a file less, is a row."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"a")
+    names = [{"path": "in/a.jpg"}, {"path": "in/gone.jpg"}, {"path": "never/a.jpg"}, {"path": "in/a.jpg"}]
+    items = iter(Table(str(save(tmp_path / "t.csv", names)), "path"))
+    first, missing, never = next(items), next(items), next(items)
+    assert "cannot be read" in problem(missing)
+    assert "cannot be read" in problem(never)
+    (tmp_path / "in").rename(tmp_path / "away")
+    for item in (first, next(items)):
+        with pytest.raises(SourceGone, match="in is gone since the run began"):
+            item.read()
+
+
+@pytest.mark.parametrize("kind", [".csv", ".tsv"])
+def test_stray_quote_swallows_no_rows(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"t{kind}"
+    path.write_text('path\na.jpg\n"b.jpg\nc.jpg\nd.jpg\n')
+    with pytest.raises(DataInvalid, match=r"the row that begins in line 3 cannot be read \(unexpected end of data\)"):
+        Table(str(path), "path").count()
+    path.write_text('path\n"two\nlines.jpg"\n"b.jpg\nc.jpg\n"d.jpg\n')
+    with pytest.raises(DataInvalid, match="the row that begins in line 4 cannot be read"):
+        list(Table(str(path), "path"))
+    path.write_text('path\nb"c.jpg\nd.jpg\n')
+    assert Table(str(path), "path").count() == 2
+
+
+def text_column(values: list[bytes]) -> pa.Array:
+    """Text as Spark and others write it: without a look whether it is UTF-8."""
+    binary = pa.array(values, pa.binary())
+    return pa.Array.from_buffers(pa.string(), len(values), binary.buffers())
+
+
+def test_parquet_text_that_is_not_utf_8(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.jpg", b"b.jpg"):
+        (tmp_path / os.fsdecode(name)).write_bytes(name)
+    column = text_column([b"caf\xe9.jpg", b"b.jpg"])
+    struct = pa.StructArray.from_arrays([column, pa.nulls(2, pa.binary())], names=["path", "bytes"])
+    pq.write_table(pa.table({"plain": column, "struct": struct}), tmp_path / "t.parquet")
+    for name in ("plain", "struct"):
+        items = list(Table(str(tmp_path / "t.parquet"), name))
+        assert [item.read() for item in items] == [b"caf\xe9.jpg", b"b.jpg"]
+    assert "caf\\xe9.jpg" in Table(str(tmp_path / "t.parquet"), "plain").__iter__().__next__().path
 
 
 @pytest.mark.parametrize("kind", KINDS)
