@@ -1,5 +1,6 @@
 """Which engine scores, as `--engine` and its companions say."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import DeviceOption, RuntimeOption, artifact_of, classifier_of
+from commands.options import INTERRUPTED, DeviceOption, RuntimeOption, artifact_of, classifier_of
 
 if TYPE_CHECKING:
     from scoring.rows import Settings
@@ -61,7 +62,12 @@ def engine_of(
         from scoring.scorer import CUDA_BATCH, Scorer
 
         classifier = classifier_of(models, model, runtime, device, batch_sizes=(CUDA_BATCH,))
-        yield LocalEngine(Scorer(classifier, settings), streams=streams)
+        local = LocalEngine(Scorer(classifier, settings), streams=streams)
+        try:
+            yield local
+        except KeyboardInterrupt:
+            # The second Ctrl-C: what was committed stays, and Python would wait for threads that may never end.
+            os._exit(INTERRUPTED)
         return
     from scoring.cluster import ClusterEngine
 

@@ -21,7 +21,9 @@ class Lines:
     """
 
     def __init__(self, stream: BufferedIOBase | None = None, *, null: bool = False) -> None:
-        self._stream: Any = sys.stdin.buffer if stream is None else stream  # BinaryIO's type lacks read1
+        buffered: Any = sys.stdin.buffer if stream is None else stream
+        # Unbuffered: a thread that waits in a buffered read could not be left behind.
+        self._stream = getattr(buffered, "raw", buffered)
         self._end = b"\0" if null else b"\n"
 
     @property
@@ -44,8 +46,8 @@ class Lines:
 
     def _names(self) -> Iterator[bytes]:
         rest = b""
-        # read1 gives what is there: a path is scored as soon as it came.
-        while chunk := self._stream.read1(_CHUNK):
+        # One read gives what is there: a path is scored as soon as it came.
+        while chunk := self._stream.read(_CHUNK):
             *names, rest = (rest + chunk).split(self._end)
             yield from map(self._stripped, names)
         yield self._stripped(rest)

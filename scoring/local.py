@@ -5,9 +5,10 @@ batches. They end at fixed ids, so that a picture meets the same neighbours in a
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from inference.budget import Budget
@@ -24,6 +25,9 @@ _READ_AHEAD = READING_THREADS
 
 _WINDOW = 256
 """Inputs under way at most, done ones included: neighbours of a slow picture go on, and memory stays flat."""
+
+_PATIENCE = 0.1
+"""Seconds between looks at whether to stop while the source waits."""
 
 Outcome = TypeVar("Outcome")
 
@@ -87,27 +91,63 @@ def in_order(
     """
     reading = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="read")
     computing = ThreadPoolExecutor(streams, thread_name_prefix="compute")
-    room = threading.Semaphore(streams + _READ_AHEAD)
-    under_way: deque[Future[Outcome]] = deque()
+    room, places = threading.Semaphore(streams + _READ_AHEAD), threading.Semaphore(window)
+    under_way: SimpleQueue[Future[Outcome] | None] = SimpleQueue()
     source = Guarded(items)
-    try:
-        for item in source:
+    ended, submitting = threading.Event(), threading.Lock()
+
+    def take() -> None:
+        while places.acquire() and not ended.is_set() and (item := next(source, None)) is not None:
             # Taken here, in the order of the items, so that the item that is waited for always has its place.
             room.acquire()
-            outcome = computing.submit(work, item, reading.submit(item.read).result)
+            with submitting:
+                if ended.is_set():
+                    return
+                outcome = computing.submit(work, item, reading.submit(item.read).result)
             outcome.add_done_callback(lambda _: room.release())
-            under_way.append(outcome)
-            while under_way and (under_way[0].done() or len(under_way) == window):
-                yield under_way.popleft().result()
+            under_way.put(outcome)
             if stop.is_set() and (item.id + 1) % multiple == 0:
                 break
-        while under_way:
-            yield under_way.popleft().result()
+            del item, outcome
+        under_way.put(None)
+
+    finished = False
+    try:
+        # A source may wait for its next item, standard input above all; what is done meanwhile is yielded.
+        threading.Thread(target=take, name="take", daemon=True).start()
+        for outcome in _until_idle(under_way, stop, multiple):
+            done = outcome.result()
+            places.release()
+            yield done
+        finished = True
         if source.error is not None:
             raise source.error
     finally:
-        computing.shutdown(cancel_futures=True)
-        reading.shutdown(cancel_futures=True)
+        with submitting:
+            ended.set()
+        places.release()
+        room.release()
+        # Who interrupted twice waits for no thread: it may be reading what never comes.
+        wait = finished or not stop.is_set()
+        computing.shutdown(wait=wait, cancel_futures=True)
+        reading.shutdown(wait=wait, cancel_futures=True)
+
+
+def _until_idle(
+    under_way: "SimpleQueue[Future[Outcome] | None]", stop: threading.Event, multiple: int
+) -> Iterator[Future[Outcome]]:
+    """What was put there until None, or, once `stop` is set, until a source that waits gives no more."""
+    for taken in count():
+        while True:
+            try:
+                outcome = under_way.get(timeout=_PATIENCE)
+                break
+            except Empty:
+                if stop.is_set() and taken % multiple == 0:
+                    return
+        if outcome is None:
+            return
+        yield outcome
 
 
 class Guarded:

@@ -192,17 +192,17 @@ def interruptible() -> Iterator[threading.Event]:
         return
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
-        restore()
+        for number, handler in before.items():
+            # Who was started with it ignored, as a shell does in the background, can be ended all the same.
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, default if handler is signal.SIG_IGN else handler)
 
     try:
         for number in before:
             signal.signal(number, on_signal)
         yield stop
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -151,3 +152,36 @@ def test_kill_9_and_the_same_command_again(start: Start, tmp_path: Path) -> None
     assert "of them are done already" in err, err
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not (tmp_path / "out.csv.parts").exists()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("ignored", [False, True])
+def test_second_interrupt_waits_for_no_thread(start: Start, tmp_path: Path, ignored: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        process = start("photos/00.jpg", "pipe", "-o", "out.csv")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while not (tmp_path / "out.csv.parts" / "journal.jsonl").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+
+
+@pytest.mark.timeout(60)
+def test_row_comes_before_the_next_path(start: Start) -> None:
+    process = start("-", "--format", "jsonl")
+    assert process.stdin
+    assert process.stdout
+    for index in range(2):
+        process.stdin.write(b"photos/00.jpg\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == index
+    # Nor does the first interrupt wait for one.
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130

@@ -315,6 +315,21 @@ def test_results_come_as_soon_as_they_are_known() -> None:
     assert list(results) == [1, 2]
 
 
+@pytest.mark.timeout(20)
+def test_results_come_while_the_source_waits_and_stopping_does_not_wait_for_it() -> None:
+    never, stop = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        never.wait()
+
+    results = ordered(items(), lambda item: item, stop=stop)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    stop.set()
+    assert list(results) == []
+    never.set()
+
+
 def test_error_of_the_source_comes_after_the_results() -> None:
     def items() -> Iterator[int]:
         yield from range(5)
