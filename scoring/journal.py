@@ -61,6 +61,10 @@ class Journal:
         Raises OutputUnwritable when another process holds the folder or its parts are of another run, and OSError.
         """
         self.folder.mkdir(exist_ok=True)
+        if not (self.folder / JOURNAL).exists() and any(self.folder.iterdir()):
+            raise OutputUnwritable(
+                f"{self.folder} holds files that are not of a scoring run; move them away or choose another output"
+            )
         self._file = _locked(self.folder / JOURNAL)
         # As JSON gives it back, so that what is compared is what was written.
         wanted = json.loads(json.dumps({"format_version": FORMAT_VERSION, **fingerprint}))
@@ -100,6 +104,7 @@ class Journal:
 
     def remove(self) -> None:
         """The output is in its place: take the parts away, the journal last. Raises OSError."""
+        self.joined.unlink(missing_ok=True)
         for index in range(len(self.parts)):
             self.path(index).unlink(missing_ok=True)
         (self.folder / JOURNAL).unlink()
@@ -153,18 +158,23 @@ class Journal:
 
 def _locked(path: Path) -> io.FileIO:
     """The file, opened for reading and appending by this process alone. Raises OutputUnwritable or OSError."""
-    file = path.open("a+b", buffering=0)
-    if sys.platform == "win32":  # two runs at once are the user's own care there
-        return file
-    try:
-        # The lock goes with the process, whatever ends it.
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    while True:
+        file = path.open("a+b", buffering=0)
+        if sys.platform == "win32":  # two runs at once are the user's own care there
+            return file
+        try:
+            # The lock goes with the process, whatever ends it.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise OutputUnwritable(
+                f"{path.parent} is being written by a run that is still going on; wait for it or choose another output"
+            ) from None
+        # A run that ended in between removed this very file: its lock keeps nobody out.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
         file.close()
-        raise OutputUnwritable(
-            f"{path.parent} is being written by a run that is still going on; wait for it or choose another output"
-        ) from None
-    return file
 
 
 def _whole_lines(file: io.FileIO) -> Iterator[tuple[dict[str, object], int]]:

@@ -162,6 +162,8 @@ def reason_of(error: Exception) -> str:
     """An error in the system's own words, else in its author's."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
+    if type(error).__name__ == "TooManyRedirects":  # aiohttp's, whose words are an empty message
+        return "too many redirects"
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 

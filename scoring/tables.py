@@ -41,6 +41,8 @@ class Table:
         self._location = location
         self._kind = KINDS[_ending(location)]
         columns = self._columns()
+        if columns and columns[0].startswith(("\udcff\udcfe", "\udcfe\udcff")):
+            raise DataInvalid(f"{printable(location)} is UTF-16; save it as UTF-8")
         if column not in columns:
             what = "name the column of the pictures with --column" if column is None else f"it has no column {column!r}"
             raise DataInvalid(f"{printable(location)}: {what}; it has {', '.join(map(printable, columns)) or 'none'}")

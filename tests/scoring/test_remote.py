@@ -133,6 +133,25 @@ class Stumbling(BaseHTTPRequestHandler):
         pass
 
 
+class Circling(BaseHTTPRequestHandler):
+    """Sends everyone back to where they came from."""
+
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_circle_of_redirects_is_named(serve: Serve) -> None:
+    _, address = serve(Circling)
+    with pytest.raises(ImageUnreadable, match=r"cannot be read \(too many redirects\)"):
+        RemoteItem(0, f"{address}/a.jpg").read()
+
+
 def test_server_that_stumbles_is_asked_again(serve: Serve) -> None:
     _, address = serve(Stumbling)
     assert RemoteItem(0, f"{address}/a.jpg").read() == b"ok"

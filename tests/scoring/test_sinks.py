@@ -1,6 +1,7 @@
 """Output is whole or plainly unfinished, and reads back as what was written."""
 
 import csv
+import fcntl
 import io
 import json
 import os
@@ -154,6 +155,38 @@ def test_existing_output_is_refused(tmp_path: Path) -> None:
 def test_folder_as_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputUnwritable, match="is a folder; choose another output"):
         FileSink(tmp_path, "csv", overwrite=True)
+
+
+def test_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out.csv.parts").mkdir()
+    (tmp_path / "out.csv.parts" / "2024.csv").write_text("precious")
+    for restart in (False, True):
+        with pytest.raises(OutputUnwritable, match=r"out\.csv\.parts holds files that are not of a scoring run"):
+            write(FileSink(tmp_path / "out.csv", restart=restart))
+    assert [path.name for path in (tmp_path / "out.csv.parts").iterdir()] == ["2024.csv"]
+    (tmp_path / "out.csv.parts" / "2024.csv").unlink()
+    write(FileSink(tmp_path / "out.csv"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_lock_of_a_removed_journal_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that held the folder ends, and removes it, between the opening and the locking of another."""
+    flock, removed = fcntl.flock, []
+
+    def late(file: io.FileIO, operation: int) -> None:
+        if not removed:
+            removed.append((tmp_path / "out.csv.parts" / "journal.jsonl").unlink())
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with FileSink(tmp_path / "out.csv") as sink:
+        sink.begin({}, COLUMNS)
+        assert removed
+        with (
+            pytest.raises(OutputUnwritable, match="a run that is still going on"),
+            FileSink(tmp_path / "out.csv") as other,
+        ):
+            other.begin({}, COLUMNS)
 
 
 def test_output_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:

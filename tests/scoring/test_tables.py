@@ -131,6 +131,13 @@ def test_byte_order_mark(tmp_path: Path) -> None:
     assert Table(str(tmp_path / "t.jsonl"), "path").count() == 1
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_bytes("\ufeffpath\r\na.jpg\r\n".encode(encoding))
+    with pytest.raises(DataInvalid, match=r"t\.csv is UTF-16; save it as UTF-8"):
+        Table(str(tmp_path / "t.csv"), "path")
+
+
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "caf\udce9.jpg").write_bytes(b"x")
     (tmp_path / "t.csv").write_bytes(b"path\ncaf\xe9.jpg\n")
