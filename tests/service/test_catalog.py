@@ -387,7 +387,7 @@ from service.settings import Settings
 async def cycles():
     catalog = Catalog.open(Settings(models=Path("models"), serve="catdog", device="cpu"), Budget(cores=1))
     memory = psutil.Process().memory_info
-    for _ in range(6):
+    for _ in range(8):
         loaded = memory().rss
         await catalog.unload("catdog")
         yield loaded, memory().rss
@@ -409,8 +409,9 @@ def test_memory_returns(tmp_path: Path) -> None:
     sizes = json.loads(done.stdout)[1:]  # imports and pools come in the first round and stay
     for loaded, unloaded in sizes:
         assert loaded - unloaded > 30_000_000, sizes
+    # Now and then the C library keeps a piece for a round: what stays must not add up.
     unloaded = [each for _, each in sizes]
-    assert max(unloaded) - min(unloaded) < 10_000_000, sizes
+    assert min(unloaded[-3:]) - min(unloaded[:3]) < 10_000_000, sizes
 
 
 def test_a_version_that_left_the_repository_leaves_the_index(tmp_path: Path, publish: Publish) -> None:
