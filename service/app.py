@@ -5,6 +5,7 @@ What it would never use is not imported there: that is half a second of every st
 """
 
 import logging
+from functools import partial
 from time import perf_counter
 from typing import cast
 
@@ -27,7 +28,7 @@ if not launch.supervising():
     from service.security import Gate
     from service.settings import misspelt, read_settings
     from service.streams import streams
-    from service.telemetry import Telemetry
+    from service.telemetry import Telemetry, note_refused
     from service.tracing import Tracing
 
 # BentoML's own limit answers in a form of its own; the setting request_timeout_s, which comes first, must be below.
@@ -81,7 +82,7 @@ class Petalpaw:
         api.state.drain = Drain(settings.drain_notice_s, settings.drain_timeout_s)
         if server := running_server():
             api.state.drain.attend(server)
-            limit_connections(server, Limits.of(settings))
+            limit_connections(server, Limits.of(settings), partial(note_refused, api.state))
         budget = Budget.plan(streams=settings.streams, threads=settings.threads)
         _log.info("budget: %s", budget)
         catalog = Catalog.open(settings, budget)

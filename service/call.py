@@ -1,10 +1,11 @@
 """One request on its way through the service: its id, its deadline, and what its time went into."""
 
+import asyncio
 import secrets
 import string
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
@@ -26,11 +27,16 @@ _ID_LENGTH = 128
 
 
 class Spent(NamedTuple):
-    """A stage that has ended; `start` is a reading of `time.perf_counter`."""
+    """A stage that has ended; `start` is a reading of `time.perf_counter`.
+
+    `resumed` is one that the same picture was in before: with adaptive batching it queues for a stream, then for its
+    batch.
+    """
 
     stage: Stage
     start: float
     seconds: float
+    resumed: bool = False
 
 
 @dataclass(slots=True)
@@ -81,6 +87,17 @@ class Call:
         """Go on only if somebody still waits. Raises DeadlineExceeded."""
         if self.remaining <= 0:
             raise DeadlineExceeded(TOO_LATE)
+
+    @asynccontextmanager
+    async def at_most(self, seconds: float | None) -> AsyncIterator[None]:
+        """Bring the deadline forward to so many seconds from now; None leaves it. Raises DeadlineExceeded then."""
+        if seconds is not None:
+            self.deadline = min(self.deadline, monotonic() + seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise DeadlineExceeded(TOO_LATE) from None
 
     @property
     def abandoned(self) -> bool:

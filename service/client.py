@@ -21,6 +21,7 @@ from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -37,6 +38,9 @@ T = TypeVar("T", bound=BaseModel)
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
 _BUSY = (429, 503)
+_ENDLESS_S = 1e9
+"""A pause that nobody takes, however many digits ask for it."""
+
 _LOST = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 
 
@@ -118,7 +122,7 @@ class Client(_Questions[httpx.Client]):
 
     def model(self, name: str, version: str | None = None) -> ModelDetail:
         """One model: labels, preprocessing, calibration, metrics. Raises ModelUnknown."""
-        return _read(ModelDetail, self._ask("GET", f"models/{name}", params=self._parameters(None, version, None)))
+        return _read(ModelDetail, self._ask("GET", _address(name), params=self._parameters(None, version, None)))
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -168,7 +172,7 @@ class AsyncClient(_Questions[httpx.AsyncClient]):
     async def model(self, name: str, version: str | None = None) -> ModelDetail:
         """As `Client.model`."""
         parameters = self._parameters(None, version, None)
-        return _read(ModelDetail, await self._ask("GET", f"models/{name}", params=parameters))
+        return _read(ModelDetail, await self._ask("GET", _address(name), params=parameters))
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -199,11 +203,15 @@ def retry_after(response: httpx.Response) -> float | None:
     """The seconds of a Retry-After header, which may also be a date; None without one that can be read."""
     value = response.headers.get("Retry-After", "")
     if value.isascii() and value.isdigit():
-        return float(value)
+        return min(float(value), _ENDLESS_S)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def _address(model: str) -> str:
+    return f"models/{quote(model, safe='')}"
 
 
 def _files(images: Iterable[Image]) -> list[tuple[str, tuple[str, bytes]]]:

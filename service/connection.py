@@ -6,7 +6,9 @@ one go that has been idle for the longest.
 """
 
 import asyncio
+import logging
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -19,6 +21,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from inference.errors import HeadersTooLarge, Overloaded, PetalpawError, RequestMalformed, UploadTooSlow
 from service.problem import problem
 from service.settings import Settings
+
+# Its warnings say neither who nor why; `Connection` has a line of its own for each.
+_errors = logging.getLogger("uvicorn.error.connection")
+_errors.setLevel(logging.ERROR)
 
 _MAX_HEADERS = 128
 _OTHER_FILES = 64
@@ -47,11 +53,14 @@ class Limits:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection within `limits`."""
+    """uvicorn's connection within `limits`; `refused` hears of every request that gets no further than here."""
 
-    def __init__(self, *arguments: Any, limits: Limits, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, limits: Limits, refused: Callable[[PetalpawError], None], **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
-        self._limits = limits
+        self.logger = _errors
+        self._limits, self._note = limits, refused
         self._refused = self._begun = False
         self._in_head = True
         self._head_bytes = 0
@@ -184,6 +193,7 @@ class Connection(HttpToolsProtocol):
             return
         self._refused = True
         self._cancel_timer()
+        self._note(error)
         if self._idle:
             self.transport.write(_bytes_of(problem(error)))
             if self.transport.can_write_eof():
@@ -197,6 +207,7 @@ def _bytes_of(response: Response) -> bytes:
     return STATUS_LINE[response.status_code] + headers + b"connection: close\r\n\r\n" + bytes(response.body)
 
 
-def limit_connections(server: uvicorn.Server, limits: Limits) -> None:
+def limit_connections(server: uvicorn.Server, limits: Limits, refused: Callable[[PetalpawError], None]) -> None:
     """Let every connection that `server` accepts from now on be a `Connection`."""
-    server.config.http_protocol_class = cast("type[asyncio.Protocol]", partial(Connection, limits=limits))
+    made = partial(Connection, limits=limits, refused=refused)
+    server.config.http_protocol_class = cast("type[asyncio.Protocol]", made)

@@ -21,6 +21,7 @@ from service.settings import Settings
 from service.upload import Upload, Uploads
 
 _TIMEOUT_DIGITS = 9
+_REPOSITORY = "/v2/repository/"
 
 _log = logging.getLogger("bentoml.petalpaw")
 
@@ -62,7 +63,9 @@ class Edge:
         except Exception:
             if exchange.started:
                 raise
-            _log.exception("unexpected failure of %s %s", scope["method"], scope["path"])
+            # As it came: decoded, it could have ends of lines.
+            path = scope.get("raw_path", b"").decode("ascii", "replace")
+            _log.exception("unexpected failure of %s %s", scope["method"], path)
             await exchange.refuse(PetalpawError(INTERNAL_DETAIL))
         finally:
             upload.release()
@@ -95,6 +98,12 @@ def allowance_s(asked: list[str], most: float) -> float:
     return min(int(text) / 1000, most)
 
 
+def _advice(path: str) -> str:
+    if path.startswith(_REPOSITORY):
+        return "a load or unload that has begun goes on, and the index has its outcome"
+    return "send fewer pictures at once, or allow more time"
+
+
 class _Exchange:
     """One request and its answer as they pass by; `closing` makes the answer the connection's last."""
 
@@ -121,7 +130,7 @@ class _Exchange:
                 await self._respond(Response(status_code=CLIENT_LEFT))
                 return
             raise DeadlineExceeded(
-                f"no answer within {allowed:g} s, upload included; send fewer pictures at once, or allow more time"
+                f"no answer within {allowed:g} s, upload included; {_advice(self._scope['path'])}"
             ) from error
         finally:
             self._call.abandon()

@@ -129,10 +129,10 @@ class Metrics:
         with self._in_flight.labels(model).track_inprogress():
             yield
 
-    def wait(self, model: str, call: Call) -> "Wait":
-        """A picture begins to wait for its turn."""
+    def wait(self, model: str, call: Call, *, resumed: bool = False) -> "Wait":
+        """A picture begins to wait for its turn, or, `resumed`, for the next."""
         self._queue.labels(model).inc()
-        return Wait(self, model, call)
+        return Wait(self, model, call, resumed=resumed)
 
     @contextmanager
     def stage(self, model: str, stage: Stage, calls: Sequence[Call]) -> Iterator[None]:
@@ -158,8 +158,9 @@ class Metrics:
 class Wait:
     """One picture's wait for its turn, until its first `end`."""
 
-    def __init__(self, metrics: Metrics, model: str, call: Call) -> None:
+    def __init__(self, metrics: Metrics, model: str, call: Call, *, resumed: bool) -> None:
         self.call = call
+        self._resumed = resumed
         self._metrics, self._model, self._start = metrics, model, perf_counter()
         # Of two threads that end it at once, one finds the list empty.
         self._open = [True]
@@ -171,7 +172,8 @@ class Wait:
         except IndexError:
             return
         self._metrics._waited(self._model)
-        self._metrics.spent(self._model, Spent("queue", self._start, perf_counter() - self._start), [self.call])
+        spent = Spent("queue", self._start, perf_counter() - self._start, self._resumed)
+        self._metrics.spent(self._model, spent, [self.call])
 
 
 def forget_ended_processes() -> None:

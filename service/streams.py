@@ -237,7 +237,7 @@ class _Batches:
         self._dispatched = self._dispatcher(self._run)
 
     async def logits(self, call: Call, crop: Crop) -> LogitsRow:
-        wait = self._metrics.wait(self._classifier.artifact.name, call)
+        wait = self._metrics.wait(self._classifier.artifact.name, call, resumed=True)
         try:
             row = await self._dispatched((wait, crop))
         finally:

@@ -7,6 +7,7 @@ from typing import get_args
 from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from inference.errors import PetalpawError
 from service import logs
 from service.call import REQUEST_ID, Call, Ended, Stage
 from service.metrics import Metrics
@@ -68,6 +69,13 @@ class Telemetry:
             logs.access(ended, tracing.record(ended, Headers(scope=scope)) if tracing else None)
 
 
+def note_refused(state: State, error: PetalpawError) -> None:
+    """Count and log, as a request, what was refused before it was one."""
+    ended = Ended(Call(), _OTHER, _OTHER, "-", error.status, error.code, start=perf_counter(), seconds=0.0)
+    state.metrics.request(ended)
+    logs.access(ended, None)
+
+
 def _code(status: int) -> str:
     """What stands for the code where no problem was sent."""
     if status == CLIENT_LEFT:
@@ -86,6 +94,6 @@ def _add_headers(message: Message, call: Call | None, start: float) -> None:
 def _timing(call: Call, start: float) -> list[tuple[str, float]]:
     """Seconds by stage, summed over the request's pictures, and in total until now, which pictures share."""
     spent: defaultdict[Stage, float] = defaultdict(float)
-    for stage, _, seconds in list(call.spent):
-        spent[stage] += seconds
+    for each in list(call.spent):
+        spent[each.stage] += each.seconds
     return [*((stage, spent[stage]) for stage in get_args(Stage) if stage in spent), ("total", perf_counter() - start)]

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
 from typing import NamedTuple
 
 from fastapi import APIRouter
@@ -97,9 +96,8 @@ async def infer(request: Request) -> Response:
         asked = await asyncio.get_running_loop().run_in_executor(
             _reader, _read, body, headers, classifier, state.settings
         )
-        if asked.request.parameters.timeout:
-            call.deadline = min(call.deadline, monotonic() + asked.request.parameters.timeout / 1e6)
-        rows = await state.streams.logits(call, classifier, asked.inputs)
+        async with call.at_most(asked.request.parameters.timeout / 1e6 or None):
+            rows = await state.streams.logits(call, classifier, asked.inputs)
         rows = complete(rows, asked.request.inputs[0].name, asked.outputs)
         return await run_in_threadpool(_answer, asked, classifier, rows, headers.get("Accept-Encoding", ""))
 

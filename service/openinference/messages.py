@@ -63,7 +63,7 @@ class RequestInput(_Read):
     """One input tensor; `data` is absent when it stands in binary form behind the JSON object."""
 
     name: StrictStr
-    shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8), _ONE_ERROR]
+    shape: Annotated[tuple[Size, ...], Field(max_length=8), _ONE_ERROR]
     datatype: StrictStr
     parameters: InputParameters = InputParameters()
     data: Any = None

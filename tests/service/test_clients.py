@@ -18,7 +18,15 @@ from typing import Any
 import httpx
 import pytest
 
-from inference.errors import ImagesFailed, ModelUnknown, Overloaded, ParameterInvalid, PetalpawError, Unauthorized
+from inference.errors import (
+    ImagesFailed,
+    ModelUnknown,
+    Overloaded,
+    ParameterInvalid,
+    PathUnknown,
+    PetalpawError,
+    Unauthorized,
+)
 from service.client import Answer, AsyncClient, Classified, Client, Failed, Retries, retry_after
 from tests.conftest import BLUE, RED
 from tests.service.conftest import ROOT, Server, environment
@@ -115,6 +123,9 @@ def test_what_concerns_a_request_is_raised_as_what_it_is(server: Server, files: 
         assert (detail.version, detail.preprocessing.crop) == ("1", 32)
         with pytest.raises(ModelUnknown, match="there is no model 'roses'"):
             client.classify(files, model="roses")
+        for name in ("colours?version=1", "../v2", "a/b"):
+            with pytest.raises((ModelUnknown, PathUnknown), match=re.escape(name)):
+                client.model(name)
         with pytest.raises(ParameterInvalid, match="several models are served"):
             client.classify(files)
         with pytest.raises(ParameterInvalid, match="there is no picture"):
@@ -249,7 +260,8 @@ def test_pauses_grow_and_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("12", 12), ("", None), ("soon", None), (formatdate(0, usegmt=True), 0), ("-1", None)]
+    ("value", "seconds"),
+    [("12", 12), ("9" * 400, 1e9), ("", None), ("soon", None), (formatdate(0, usegmt=True), 0), ("-1", None)],
 )
 def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> None:
     assert retry_after(httpx.Response(429, headers={"Retry-After": value})) == seconds

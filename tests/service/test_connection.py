@@ -98,6 +98,22 @@ def test_a_head_that_comes_too_slowly(guarded: Server) -> None:
     assert b'"code":"upload_too_slow"' in body
 
 
+def test_what_is_refused_before_it_is_a_request_counts_and_leaves_one_line(guarded: Server) -> None:
+    series = 'petalpaw_requests_total{code="request_malformed",method="other",route="other",status="400"} '
+
+    def counted() -> float:
+        text = guarded.client.get("/metrics", headers={"X-API-Key": PREDICT_KEY}).text
+        return sum(float(line.removeprefix(series)) for line in text.splitlines() if line.startswith(series))
+
+    before, lines = counted(), guarded.said().count(": request_malformed")
+    with connected(guarded) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert answered(connection)[0] == 400
+    assert counted() == before + 1
+    assert guarded.said().count(": request_malformed") == lines + 1
+    assert "Invalid HTTP request received" not in guarded.said()
+
+
 def test_a_connection_without_a_word_is_closed(guarded: Server) -> None:
     with connected(guarded) as connection:
         assert connection.recv(1) == b""

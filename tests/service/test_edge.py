@@ -3,14 +3,17 @@
 import asyncio
 import json
 import logging
+import time
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from inference.errors import DeadlineExceeded
 from service import upload
 from service.call import TIMEOUT, Call
 from service.drain import Drain
@@ -31,6 +34,7 @@ def scope_of(method: str = "POST", path: str = "/classify", **headers: str) -> S
         "type": "http",
         "method": method,
         "path": path,
+        "raw_path": path.encode(),
         "query_string": b"",
         "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
     }
@@ -85,6 +89,42 @@ def test_what_nobody_foresaw_is_logged_and_typed(
     assert (body["status"], body["code"]) == (500, "internal")
     assert "secret" not in json.dumps(body)
     assert "unexpected failure of POST /classify" in caplog.text
+
+
+def test_a_path_writes_no_line_of_its_own_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise RuntimeError
+
+    exchange(Edge(failing, STATE), {**scope_of(path="/a\nb"), "raw_path": b"/a%0Ab"}, nothing)
+    assert caplog.messages == ["unexpected failure of POST /a%0Ab"]
+
+
+def test_a_shorter_deadline_ends_what_is_waited_for() -> None:
+    async def wait(call: Call, seconds: float | None) -> None:
+        async with call.at_most(seconds):
+            await asyncio.sleep(0.2)
+
+    begun = time.monotonic()
+    call = Call(deadline=begun + 60)
+    with pytest.raises(DeadlineExceeded):
+        asyncio.run(wait(call, 0.01))
+    assert time.monotonic() - begun < 0.19
+    assert call.remaining <= 0
+    patient = Call(deadline=time.monotonic() + 60)
+    asyncio.run(wait(patient, None))
+    assert patient.remaining > 50
+
+
+def test_what_takes_too_long_in_the_repository_goes_on() -> None:
+    async def slow(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        await asyncio.sleep(5)
+
+    key = "an-admin-key-of-the-tests"
+    limited = state(request_timeout_s=0.01)
+    limited.gate = Gate.of(Settings(api_keys=SecretStr(f"admin:{key}")))
+    asked = scope_of(path="/v2/repository/models/catdog/load", x_api_key=key)
+    sent = exchange(Edge(slow, limited), asked, nothing)
+    assert b"the index has its outcome" in sent[1]["body"]
 
 
 def test_a_failure_after_the_answer_began_is_not_hidden() -> None:

@@ -12,8 +12,9 @@ from inference.prediction import Logits, Prediction
 from inference.preprocessing import Crop
 from inference.repository import Artifact
 from service.body import Picture
-from service.call import Call
+from service.call import Call, Ended
 from service.metrics import Metrics
+from service.statistics import Statistics
 from service.streams import BatchedStreams, Outcome, Streams
 from tests.conftest import BLUE, GREEN, RED
 
@@ -103,6 +104,17 @@ def test_streams_never_batch_and_adaptive_does(classifier: Classifier, picture: 
     assert alone.sizes == [1] * 40
     assert sum(together.sizes) == 40
     assert 1 < max(together.sizes) <= 4
+
+
+def test_a_picture_waits_once_in_the_statistics(
+    streams: Streams, classifier: Classifier, picture: Callable[..., bytes]
+) -> None:
+    call = Call()
+    asyncio.run(streams.outcomes(call, classifier, [Picture(picture())] * 5, 1))
+    statistics = Statistics()
+    statistics.ended(Ended(call, "POST", "/classify", "/classify", 200, "ok", start=0, seconds=1))
+    figures = statistics.of("colours/1")
+    assert (figures.answered, figures.waited.count, figures.inferred.count) == (5, 5, 5)
 
 
 def test_a_bad_picture_never_reaches_a_batch(classifier: Classifier, picture: Callable[..., bytes]) -> None:

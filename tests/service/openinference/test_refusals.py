@@ -291,3 +291,9 @@ def test_nested_and_flat_data_are_the_same(client: httpx.Client) -> None:
     flat = client.post(INFER, json=images(data=[10, 200, 30] * SIDE * SIDE)).json()
     assert nested == flat
     assert nested["outputs"][0]["data"] == pytest.approx([10 / 32, 200 / 32, 30 / 32])
+
+
+def test_what_is_refused_is_named_once(client: httpx.Client) -> None:
+    text = refused(client.post(INFER, json=images(shape=[-1, SIDE, SIDE, 3])), "parameter_invalid")
+    assert text.endswith("inputs.0.shape.0: Input should be greater than or equal to 0")
+    refused(client.post(INFER, json=images(shape=[])), "parameter_invalid")
