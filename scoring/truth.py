@@ -1,6 +1,7 @@
 """The true class of an input: the name of a folder that it lies in, or the value of a table's column."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from inference.errors import DataInvalid
 from scoring.rows import Row, printable
@@ -30,11 +31,24 @@ def folder_truth(source: Source, labels: Sequence[str]) -> Truth:
 
 
 def column_truth(table: Table, labels: Sequence[str]) -> Truth:
-    """The column of true classes, by name or by index, of the very table whose pictures are scored."""
+    """The column of true classes, by name or by index, of the very table whose pictures are scored.
+
+    Raises DataInvalid where no value is a class.
+    """
     indices = {str(index): index for index in range(len(labels))}
     indices |= {label: index for index, label in enumerate(labels)}
+
+    def truth_of(value: object) -> int | None:
+        return indices.get(str(value).strip())
+
+    if all(truth_of(value) is None for value in table.values()):
+        first = ", ".join(printable(repr(value)) for value in islice(table.values(), 3)) or "no value"
+        raise DataInvalid(
+            f"{table.description} names no class of the model's: it begins with {first}; its values must be among "
+            f"{_listed(labels)}, or their indices"
+        )
     values: Iterator[object] = table.values()
-    return lambda _: indices.get(str(next(values, "")).strip())
+    return lambda _: truth_of(next(values, ""))
 
 
 def _listed(labels: Sequence[str], most: int = 10) -> str:

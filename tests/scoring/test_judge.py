@@ -139,3 +139,11 @@ def test_options_that_fit_no_target(
     done = evaluate(target, *arguments[1:], "--models", repository.root, "--model", "colours")
     assert done.returncode == 2
     assert says in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_column_without_a_class_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("photo,y\na.jpg,xx\nb.jpg,Red\n")
+    with pytest.raises(
+        DataInvalid, match=r"names no class of the model's: it begins with 'xx', 'Red'; .* red, green, blue"
+    ):
+        column_truth(Table(str(tmp_path / "t.csv"), "y"), LABELS)
