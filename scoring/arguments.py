@@ -1,7 +1,7 @@
 """What a command line names as a source."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -60,17 +60,17 @@ def _file(location: str | Path) -> object:
     return status.st_dev, status.st_ino
 
 
-def _expanded(argument: str) -> Iterator[str]:
-    """A pattern of tables or shards as their names; anything else as it is."""
+def _expanded(argument: str) -> list[str]:
+    """A pattern of tables or shards as their names; anything else, and a pattern that fits nothing, as it is."""
+    found: list[str] = []
     if not (is_table(argument) or is_shard(argument)):
-        yield argument
+        pass
     elif is_address(argument) and "*" in argument:
         system, path = file_system(argument)
-        yield from map(system.unstrip_protocol, sorted(system.glob(path)))
+        found = [system.unstrip_protocol(each) for each in sorted(system.glob(path))]
     elif not is_address(argument) and is_pattern(argument):
-        yield from (location for location, _ in matches(argument))
-    else:
-        yield argument
+        found = [location for location, _ in matches(argument)]
+    return found or [argument]
 
 
 def _is_plain(location: str) -> bool:

@@ -123,8 +123,9 @@ def _changed(before: os.stat_result, after: os.stat_result) -> bool:
 class Files:
     """Files, folders and patterns. Folders are searched to any depth, their entries in the byte order of their names.
 
-    Links to folders are followed, except back into a folder that is being searched. What was named but does not exist
-    and folders that cannot be listed are inputs too, so that they end as rows and not in silence.
+    Links to folders are followed, but a folder is searched once below the one that was named, whatever leads there.
+    What was named and gives nothing or does not exist, and folders that cannot be listed, are inputs too, so that they
+    end as rows and not in silence.
     """
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
@@ -143,19 +144,19 @@ class Files:
 
     def __iter__(self) -> Iterator[FileItem]:
         seen: set[str] = set()
-        found = (each for path in self.paths for each in _find(path, seen))
+        found = (each for path in self.paths for each in _found(path, seen))
         for index, (location, named, problem, root) in enumerate(found):
             yield FileItem(index, location, named, problem, root)
 
     def count(self) -> int:
         """How many inputs there are. Raises DataInvalid when the folders hold no pictures."""
-        total = sum(1 for path in self.paths for _ in _find(path, set()))
-        if not total:
+        each = [sum(1 for _ in _find(path, set())) for path in self.paths]
+        if not any(each):
             raise DataInvalid(
                 f"no pictures were found in {', '.join(map(printable, self.paths))}; files inside folders count when "
                 f"they end in {' '.join(sorted(SUFFIXES))}, any other file must be named by itself"
             )
-        return total
+        return sum(count or 1 for count in each)
 
 
 _SHOWN = 5
@@ -178,6 +179,21 @@ def _exists(path: str) -> bool:
     except OSError:
         return True
     return True
+
+
+def _found(path: str, seen: set[str]) -> Iterator[_Found]:
+    """What was named and gives nothing is an input too."""
+    nothing = True
+    for each in _find(path, seen):
+        nothing = False
+        yield each
+    if nothing:
+        yield (
+            path,
+            False,
+            f"{printable(path)} gave no picture; check that it is what you mean, and that it is there",
+            None,
+        )
 
 
 def _find(path: str, seen: set[str]) -> Iterator[_Found]:
@@ -231,23 +247,25 @@ def _fits(names: list[str], pattern: list[str]) -> bool:
 def _walk(root: str, *, every: bool = False) -> Iterator[tuple[str, str | None]]:
     """Every picture (or every file) below `root`, depth first, and folders that cannot be listed with their problem.
 
-    One list of names per open folder is all that is held.
+    A folder is searched once. One list of names per open folder, and each folder's number, is all that is held.
     """
-    open_folders: list[tuple[tuple[int, int], str, Iterator[tuple[str, bool]]]] = []
+    open_folders: list[tuple[str, Iterator[tuple[str, bool]]]] = []
+    searched: set[tuple[int, int]] = set()
     pending: str | None = root
     while pending is not None or open_folders:
         if pending is not None:
             folder, pending = pending, None
             try:
                 identity = _identity(folder)
-                # A link back into a folder that is being searched would be searched for ever.
-                if all(identity != above for above, _, _ in open_folders):
-                    open_folders.append((identity, folder, iter(_entries(folder, every))))
+                # Links among a few folders lead to each of them in more ways than could ever be gone.
+                if identity not in searched:
+                    searched.add(identity)
+                    open_folders.append((folder, iter(_entries(folder, every))))
             except OSError as error:
                 problem = f"{printable(folder)} is a folder that cannot be listed ({error.strerror}); check its mode"
                 yield folder, problem
             continue
-        _, folder, entries = open_folders[-1]
+        folder, entries = open_folders[-1]
         name, is_folder = next(entries, ("", False))
         if not name:
             open_folders.pop()

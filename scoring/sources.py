@@ -94,12 +94,22 @@ class Several:
         return ", ".join(source.description for source in self._sources)
 
     def __iter__(self) -> Iterator[Item]:
-        return numbered(item for source in self._sources for item in source)
+        return numbered(item for source in self._sources for item in _some(source))
 
     def count(self) -> int | None:
         """The sum, unless one is not known."""
         counts = [source.count() for source in self._sources]
-        return None if None in counts else sum(filter(None, counts))
+        return None if None in counts else sum(count or 1 for count in counts)
+
+
+def _some(source: Source) -> Iterator[Item]:
+    """A source's items; one that has none beside others is an input itself."""
+    nothing = True
+    for item in source:
+        nothing = False
+        yield item
+    if nothing:
+        yield FailedItem(0, source.description, f"{source.description} gave no input; check what it names")
 
 
 def numbered(items: Iterable[Item]) -> Iterator[Item]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from inference.errors import DataInvalid, ParameterInvalid
+from inference.errors import DataInvalid, ImageUnreadable, ParameterInvalid
 from scoring.arguments import source_of
 from scoring.files import Files
 from scoring.lines import Lines
@@ -72,6 +72,14 @@ def test_pattern_in_a_loop_of_links_ends(here: Path) -> None:
 def test_pattern_that_fits_nothing(here: Path) -> None:
     with pytest.raises(DataInvalid, match="no pictures were found in nothing"):
         source_of(["nothing*.jpg"]).count()
+
+
+def test_sources_that_give_nothing_are_told(here: Path) -> None:
+    with pytest.raises(DataInvalid, match=r"gone/\*\.tar cannot be read \(no such file\)"):
+        source_of(["x.jpg", "gone/*.tar"])
+    *_, last = source_of(["x.jpg", "memory://args/*.gif"])
+    with pytest.raises(ImageUnreadable, match=r"memory://args/\*\.gif gave no input; check what it names"):
+        last.read()
 
 
 def test_options_that_nothing_takes(here: Path) -> None:

@@ -92,7 +92,32 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
     (tmp_path / "in" / "a" / "self").symlink_to(".")
     (tmp_path / "in" / "a" / "b").symlink_to("../b")
     (tmp_path / "in" / "b" / "a").symlink_to("../a")
-    assert below(tmp_path / "in") == ["a/1.jpg", "a/b/2.jpg", "b/2.jpg", "b/a/1.jpg"]
+    assert below(tmp_path / "in") == ["a/1.jpg", "a/b/2.jpg"]
+
+
+@pytest.mark.timeout(20)
+def test_folders_that_lead_to_one_another_are_searched_once(tmp_path: Path) -> None:
+    for name in range(12):
+        make(tmp_path, f"in/{name}/{name}.jpg")
+        for other in range(12):
+            if other != name:
+                (tmp_path / "in" / str(name) / f"to{other}").symlink_to(f"../{other}")
+    items = found(tmp_path / "in")
+    assert sorted(Path(each).stem for each in items) == sorted(map(str, range(12)))
+    assert found(tmp_path / "in", tmp_path / "in") == items * 2
+
+
+def test_what_gives_nothing_beside_others_is_an_input(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "empty/notes.txt")
+    names = [tmp_path / "a.jpg", tmp_path / "nope" / "*.jpg", tmp_path / "nope[1].jpg", tmp_path / "empty"]
+    source = Files(names)
+    good, *others = source
+    assert good.read() == b"a.jpg"
+    assert [item.location for item in others] == list(map(str, names[1:]))
+    assert source.count() == 4
+    for item in others:
+        with pytest.raises(ImageUnreadable, match="gave no picture; check that it is what you mean"):
+            item.read()
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
