@@ -1,4 +1,7 @@
-"""Addresses that BentoML would answer itself, before it asks what is mounted, brought to Petalpaw's own."""
+"""Addresses that BentoML would answer itself, before it asks what is mounted, brought to Petalpaw's own.
+
+Its router would also redirect `/classify/` to wherever the header Host says, body and all; here that is no address.
+"""
 
 from collections.abc import Collection
 
@@ -13,5 +16,7 @@ class Overlay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Choose who answers one request."""
+        if "app" in scope:
+            scope["app"].router.redirect_slashes = False
         own = scope["type"] == "http" and scope["path"] in self.paths
         await (self.api if own else self.app)(scope, receive, send)

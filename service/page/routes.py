@@ -27,6 +27,12 @@ async def page() -> Response:
     return _served("page.html")
 
 
+@router.get("/ui/")
+async def lost() -> Response:
+    """The page's files are relative to its address, so it has only one."""
+    return RedirectResponse("../ui")
+
+
 @router.get("/ui/{file}")
 async def part(file: File) -> Response:
     """A file of the page; no other name reaches the file system."""

@@ -291,6 +291,8 @@ def test_what_a_screen_reader_finds(look: Any, picture: Callable[..., bytes]) ->
 def test_the_files_of_the_page_and_no_others(client: httpx.Client) -> None:
     front = client.get("/")
     assert (front.status_code, front.headers["location"]) == (307, "ui")
+    again = client.get("/ui/")
+    assert (again.status_code, again.headers["location"]) == (307, "../ui")
     kinds = {"": "text/html", "/page.css": "text/css", "/page.js": "text/javascript", "/icon.svg": "image/svg+xml"}
     for file, kind in kinds.items():
         response = client.get(f"/ui{file}")

@@ -286,3 +286,10 @@ def test_a_content_type_that_is_not_utf8_gets_its_whole_answer(server: Server, p
     assert answered.status == 200
     assert b'"label":"red"' in answered.read()
     connection.close()
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/classify/"), ("GET", "/models/"), ("GET", "/v2/")])
+def test_a_slash_too_many_is_no_address_and_leads_nowhere(client: httpx.Client, method: str, path: str) -> None:
+    response = client.request(method, path, headers={"host": "elsewhere.example"})
+    assert response.status_code == 404
+    assert "path_unknown" in response.text
