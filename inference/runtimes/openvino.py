@@ -1,5 +1,6 @@
 """OpenVINO on the CPU."""
 
+import functools
 import sys
 import threading
 from pathlib import Path
@@ -21,6 +22,16 @@ if sys.modules[_CONVERTER] is None:
     del sys.modules[_CONVERTER]
 
 
+@functools.cache
+def _core() -> openvino.Core:
+    """OpenVINO's core, one for the process and never let go.
+
+    Each lays an alternate signal stack for its thread and puts back the one before it when it goes: of two, the second
+    puts back what the first has freed, and the next signal, such as Ctrl-C, ends the process.
+    """
+    return openvino.Core()
+
+
 class OpenVinoRuntime:
     """A model compiled by OpenVINO from model.onnx, in full precision: by itself it would take bf16 where it can."""
 
@@ -31,7 +42,7 @@ class OpenVinoRuntime:
     precision: ClassVar[str] = "f32"
 
     def __init__(self, folder: Path, device: Device, load: Load) -> None:
-        core = openvino.Core()
+        core = _core()
         if self.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise DeviceUnavailable(
                 f"runtime {self.name!r} was demanded but this CPU does not compute in bf16; choose runtime 'openvino'"

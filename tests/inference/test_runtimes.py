@@ -1,5 +1,6 @@
 """Runtimes are imported when chosen, and the device is the one that was asked for or an error."""
 
+import importlib
 import logging
 import subprocess
 import sys
@@ -174,13 +175,39 @@ def test_openvino_agrees_with_onnx(artifact: Artifact, streams: int) -> None:
 
 
 def test_bf16_is_demanded_by_name_and_says_so(artifact: Artifact) -> None:
-    core = pytest.importorskip("openvino").Core()
+    pytest.importorskip("openvino")
+    core = importlib.import_module("inference.runtimes.openvino")._core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(DeviceUnavailable, match="this CPU does not compute in bf16; choose runtime 'openvino'"):
             Classifier.load(artifact, runtime="openvino-bf16")
         return
     loaded = Classifier.load(artifact, runtime="openvino-bf16", device="cpu")
     assert (loaded.runtime.name, loaded.runtime.execution_provider) == ("openvino-bf16", "openvino-bf16")
+
+
+_SIGNAL = """
+import gc, os, signal, sys
+from pathlib import Path
+from inference.classifier import Classifier
+from inference.repository import Artifact
+
+artifact = Artifact.open(Path(sys.argv[1]))
+models = [Classifier.load(artifact, runtime="openvino", device="cpu") for _ in range(2)]
+while models:
+    models.pop(0)
+    gc.collect()
+heard = []
+signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+os.kill(os.getpid(), signal.SIGINT)
+sys.exit(0 if heard else 1)
+"""
+
+
+def test_a_signal_is_survived_after_openvino_models_went(artifact: Artifact) -> None:
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-c", _SIGNAL, str(artifact.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, (done.returncode, done.stderr)
 
 
 def test_openvino_reports_to_nobody() -> None:
