@@ -3,7 +3,7 @@ PORT ?= 3000
 BIN := .venv/bin
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --quiet
 
-.PHONY: serve test test-backbones install dev lint lock clean container-check sbom audit
+.PHONY: serve test test-backbones gate install dev lint lock clean container-check sbom audit
 
 serve: install
 	PORT=$(PORT) $(BIN)/petalpaw serve
@@ -30,6 +30,10 @@ lock:
 	$$uv pip compile pyproject.toml requirements/build.in --extra cuda $(LOCK) -c requirements/dev.txt -o requirements/cuda.txt && \
 	$$uv pip compile pyproject.toml requirements/cluster.in --extra cluster --extra remote --extra tables $(LOCK) -c requirements/dev.txt -o requirements/cluster.txt && \
 	for peer in kserve mlserver; do $$uv pip compile tests/peers/$$peer.in $(LOCK) -o tests/peers/$$peer.txt || exit; done
+
+# Does a request cost more than it did? Needs wrk, and a machine with nothing else to do.
+gate: dev
+	$(BIN)/python benchmarks/gate.py
 
 # Builds the image and holds it to docs/operations.md; needs a Docker engine.
 container-check: dev
