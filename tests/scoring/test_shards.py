@@ -165,9 +165,8 @@ def test_no_member_is_kept(tmp_path: Path) -> None:
     import gc
 
     shard = Shard(str(save(tmp_path / "s.tar", members={f"{n}.jpg": b"x" for n in range(500)})))
-    counts = [
-        sum(isinstance(each, tarfile.TarInfo) for each in gc.get_objects()) for item in shard if item.id % 100 == 99
-    ]
+    # Not isinstance: asking every object for its class makes some of PyTorch's warn, once another test imported it.
+    counts = [sum(type(each) is tarfile.TarInfo for each in gc.get_objects()) for item in shard if item.id % 100 == 99]
     assert max(counts) <= min(counts) + 2
 
 
