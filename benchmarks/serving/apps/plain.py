@@ -30,8 +30,7 @@ def crop_of(image: Image.Image) -> np.ndarray:
     """uint8 (224, 224, 3)."""
     image = ImageOps.exif_transpose(image).convert("RGB")
     width, height = image.size
-    scale = RESIZE / min(width, height)
-    size = (RESIZE, int(height * scale)) if width <= height else (int(width * scale), RESIZE)
+    size = (RESIZE, int(RESIZE * height / width)) if width <= height else (int(RESIZE * width / height), RESIZE)
     image = image.resize(size, Image.Resampling.BILINEAR)
     left, top = round((image.width - CROP) / 2), round((image.height - CROP) / 2)
     return np.asarray(image.crop((left, top, left + CROP, top + CROP)))
