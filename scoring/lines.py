@@ -8,9 +8,16 @@ from typing import Any
 
 from scoring.files import FileItem, folder_of
 from scoring.remote import RemoteItem, is_address
-from scoring.sources import Item
+from scoring.rows import printable
+from scoring.sources import FailedItem, Item
 
-_CHUNK = 65_536
+_CHUNK = 2**16
+
+_SHOWN = 100
+"""Characters that are shown of what is too long to be a path."""
+
+_MAX_NAME = 2**16
+"""Bytes of a path or address at most, of which none has so many: what never ends must not take all memory."""
 
 
 class Lines:
@@ -35,7 +42,10 @@ class Lines:
         seen: set[str] = set()
         for index, name in enumerate(filter(None, self._names())):
             location = os.fsdecode(name)
-            if is_address(location):
+            if len(name) > _MAX_NAME:
+                start = f"{printable(location[:_SHOWN])}…"
+                yield FailedItem(index, start, f"{start} is longer than {_MAX_NAME:,} bytes, which no path should be")
+            elif is_address(location):
                 yield RemoteItem(index, location)
             else:
                 yield FileItem(index, location, root=folder_of(location, seen))
@@ -49,6 +59,7 @@ class Lines:
         # One read gives what is there: a path is scored as soon as it came.
         while chunk := self._stream.read(_CHUNK):
             *names, rest = (rest + chunk).split(self._end)
+            rest = rest[: _MAX_NAME + 2]  # enough to see that it is too long, with its carriage return
             yield from map(self._stripped, names)
         yield self._stripped(rest)
 

@@ -8,25 +8,35 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any, BinaryIO
 
 from inference.errors import DataInvalid, PackageMissing
 from scoring.files import FileItem, folder_of
 from scoring.remote import RemoteItem, is_address, opened
 from scoring.rows import printable
-from scoring.sources import MAX_BYTES, BytesItem, FailedItem, Item
+from scoring.sources import BytesItem, FailedItem, Item
 
 KINDS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 """The endings of tables."""
 
+_CHUNK = 2**16
+
 _PARQUET_ROWS = 32
 """Rows of a Parquet column in memory at once: they may be pictures."""
 
-_UNREADABLE_LINE = object()
-"""Stands for the value of a line that is no JSON object."""
+MAX_ROW = 64 * 2**20
+"""Characters of a row of text at most: a line that never ends must not take all memory, nor what stray quotes join."""
 
-# A cell may hold a whole picture; the csv module's limit is for the process.
-csv.field_size_limit(2 * MAX_BYTES)
+# The row has its own limit, and the csv module's is for the process.
+csv.field_size_limit(MAX_ROW)
+
+
+class _Unreadable(StrEnum):
+    """Stands for the value of a line that has none, and says why."""
+
+    no_object = "is no JSON object"
+    too_long = f"is longer than {MAX_ROW:,} characters; keep its picture in a file, and name that"
 
 
 class Table:
@@ -73,8 +83,8 @@ class Table:
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes) and value:
             return BytesItem(index, where, value)
-        if not isinstance(value, str) or not value:
-            what = "is no JSON object" if value is _UNREADABLE_LINE else f"holds no path or picture in {self._column!r}"
+        if not isinstance(value, str) or not value or isinstance(value, _Unreadable):
+            what = value if isinstance(value, _Unreadable) else f"holds no path or picture in {self._column!r}"
             return FailedItem(index, where, f"row {index} of {printable(self._location)} {what}")
         if value.startswith("data:"):
             return _embedded(index, where, value)
@@ -92,7 +102,8 @@ class Table:
         with opened(self._location) as file:
             text = _text(file)
             if self._kind == "jsonl":
-                return list(_object(next(text, "")) or ())
+                first = next(_json(text), None)
+                return list(first) if isinstance(first, dict) else []
             return next(_csv(text, self._kind, self._location), [])
 
     def values(self) -> Iterator[object]:
@@ -103,9 +114,8 @@ class Table:
         with opened(self._location) as file:
             text = _text(file)
             if self._kind == "jsonl":
-                for line in filter(str.strip, text):
-                    found = _object(line)
-                    yield _UNREADABLE_LINE if found is None else found.get(self._column)
+                for found in _json(text):
+                    yield found.get(self._column) if isinstance(found, dict) else found
                 return
             rows = _csv(text, self._kind, self._location)
             position = next(rows).index(self._column or "")
@@ -149,11 +159,13 @@ def _text(file: BinaryIO) -> io.TextIOWrapper:
 
 def _csv(text: io.TextIOWrapper, kind: str, location: str) -> Iterator[list[str]]:
     """Raises DataInvalid. Strict, or a quote that nobody closes would take all the lines that follow."""
-    rows = csv.reader(text, delimiter="\t" if kind == "tsv" else ",", strict=True)
+    lines = _Lines(text)
+    rows = csv.reader(lines, delimiter="\t" if kind == "tsv" else ",", strict=True)
     begins = 1
     try:
         for row in rows:
             begins = rows.line_num + 1
+            lines.left = MAX_ROW
             yield row
     except csv.Error as error:
         raise DataInvalid(
@@ -162,13 +174,43 @@ def _csv(text: io.TextIOWrapper, kind: str, location: str) -> Iterator[list[str]
         ) from error
 
 
-def _object(line: str) -> dict[str, Any] | None:
-    """A line of JSON, None when it is not an object."""
+class _Lines:
+    """The lines of a CSV, while the row that they are of has characters left."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self.left = MAX_ROW
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(self.left + 1)
+        self.left -= len(line)
+        if self.left < 0:
+            raise csv.Error(f"it is longer than {MAX_ROW:,} characters")
+        if not line:
+            raise StopIteration
+        return line
+
+
+def _json(text: io.TextIOWrapper) -> Iterator[dict[str, Any] | _Unreadable]:
+    """What the lines hold that are not blank; one that is too long is passed over to its end."""
+    while line := text.readline(MAX_ROW + 1):
+        if len(line) > MAX_ROW:
+            while line and not line.endswith(("\n", "\r")):
+                line = text.readline(_CHUNK)
+            yield _Unreadable.too_long
+        elif line.strip():
+            yield _object(line)
+
+
+def _object(line: str) -> dict[str, Any] | _Unreadable:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+        return _Unreadable.no_object
+    return found if isinstance(found, dict) else _Unreadable.no_object
 
 
 @contextmanager

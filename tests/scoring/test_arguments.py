@@ -122,5 +122,13 @@ def test_lines_across_chunks() -> None:
     assert paths("\n".join(names).encode()) == names
 
 
+def test_name_that_is_too_long_is_a_row() -> None:
+    longest, endless = 2**16 * b"l", 2**24 * b"x"
+    first, long, last = Lines(io.BytesIO(longest + b"\r\n" + endless + b"\nb.jpg"))
+    assert (len(first.path), last.path) == (2**16, "b.jpg")
+    with pytest.raises(ImageUnreadable, match=r"^x{100}… is longer than 65,536 bytes, which no path should be"):
+        long.read()
+
+
 def test_many_names_are_described_shortly(here: Path) -> None:
     assert Files(["x.jpg"] * 1000).description == "x.jpg, x.jpg, x.jpg, x.jpg, x.jpg and 995 more"

@@ -6,7 +6,8 @@ import io
 import json
 import os
 import random
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 from inference.classifier import Classifier
 from inference.errors import DataInvalid, ImageUnreadable, SourceGone
+from scoring import tables
 from scoring.local import LocalEngine
 from scoring.scorer import Scorer
 from scoring.tables import Table
@@ -186,6 +188,56 @@ def test_stray_quote_swallows_no_rows(tmp_path: Path, kind: str) -> None:
         list(Table(str(path), "path"))
     path.write_text('path\nb"c.jpg\nd.jpg\n')
     assert Table(str(path), "path").count() == 2
+
+
+def endless(path: Path, first: bytes, last: bytes) -> Path:
+    """A table with a line of 128 MiB."""
+    path.write_bytes(first)
+    os.truncate(path, 2**27)
+    with path.open("ab") as file:
+        file.write(last)
+    return path
+
+
+@pytest.fixture
+def in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With a row of a million characters at most."""
+    monkeypatch.setattr(tables, "MAX_ROW", 1_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000
+
+
+@pytest.mark.usefixtures("in_bounded_memory")
+def test_line_that_is_too_long_is_a_row(tmp_path: Path) -> None:
+    path = str(endless(tmp_path / "t.jsonl", b'{"path": "a.jpg"}\n', b'\r\n{"path": "b.jpg"}\n'))
+    table = Table(path, "path")
+    first, long, last = table
+    assert (first.path, last.path, table.count()) == (f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg", 3)
+    assert problem(long).startswith(f"row 1 of {path} is longer than 67,108,864 characters; keep its picture in a file")
+    with pytest.raises(DataInvalid, match="it has none"):
+        Table(str(endless(tmp_path / "long.jsonl", b"", b'\n{"path": "b.jpg"}\n')), "path")
+
+
+@pytest.mark.usefixtures("in_bounded_memory")
+@pytest.mark.parametrize("kind", [".csv", ".tsv"])
+def test_row_that_is_too_long_ends_the_run_before_it_begins(tmp_path: Path, kind: str) -> None:
+    path = str(endless(tmp_path / f"t{kind}", b"path\na.jpg\n", b"\nb.jpg\n"))
+    said = r"the row that begins in line 3 cannot be read \(it is longer than 1,000,000 characters\)"
+    with pytest.raises(DataInvalid, match=said):
+        Table(path, "path").count()
+    # One that has many lines, none of them long.
+    Path(path).write_text("path\na.jpg\n" + ('"\n"' + ("," if kind == ".csv" else "\t")) * 300_000)
+    with pytest.raises(DataInvalid, match=said):
+        Table(path, "path").count()
+
+
+def test_rows_have_room_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_ROW", 20)
+    for name, line in {"t.csv": "{:019}\n", "t.jsonl": '{{"path": "{:07}"}}\n'}.items():
+        (tmp_path / name).write_text(("path\n" if name == "t.csv" else "") + "".join(map(line.format, range(50))))
+        items = list(Table(str(tmp_path / name), "path"))
+        assert [int(Path(item.path).name) for item in items] == list(range(50))
 
 
 def text_column(values: list[bytes]) -> pa.Array:
