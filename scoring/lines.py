@@ -7,7 +7,7 @@ from io import BufferedIOBase
 from typing import Any
 
 from scoring.files import FileItem, folder_of
-from scoring.remote import RemoteItem, is_address
+from scoring.remote import is_address, named
 from scoring.rows import printable
 from scoring.sources import FailedItem, Item
 
@@ -46,7 +46,7 @@ class Lines:
                 start = f"{printable(location[:_SHOWN])}…"
                 yield FailedItem(index, start, f"{start} is longer than {_MAX_NAME:,} bytes, which no path should be")
             elif is_address(location):
-                yield RemoteItem(index, location)
+                yield named(index, location)
             else:
                 yield FileItem(index, location, root=folder_of(location, seen))
 

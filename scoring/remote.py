@@ -24,6 +24,9 @@ _SILENT_SECONDS, _SECONDS = 30, 300
 
 _CHUNK = 2**16
 
+_ANSWERS = (FileNotFoundError, PermissionError, IsADirectoryError)
+"""What a server says that is there."""
+
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "updated", "created")
 """Where listings of several services tell one content of an address from another."""
 
@@ -79,14 +82,43 @@ def _version(entry: dict[str, Any]) -> str:
     return "\0".join(str(entry[key]) for key in ("size", *_VERSIONS) if entry.get(key) is not None)
 
 
+_witnesses: dict[str, str] = {}
+"""An address that gave something, by its server: if it is silent, too, the server went away."""
+
+_MOST_SERVERS = 10_000
+
+
+def server_of(address: str) -> str:
+    """Who answers for an address: the host with its port, or the bucket."""
+    protocol, _, rest = address.rpartition("::")[2].partition("://")
+    return f"{protocol}://{rest.partition('/')[0]}/"
+
+
+def trust(address: str) -> None:
+    """Take note that an address gave something, in this run or an earlier one; for the first 10,000 servers."""
+    server = server_of(address)
+    if server in _witnesses or len(_witnesses) < _MOST_SERVERS:
+        _witnesses[server] = address
+
+
+def named(index: int, address: str) -> "RemoteItem":
+    """The picture at an address that was named by itself, in a table say."""
+    return RemoteItem(index, address, witness=_witnesses.get(server_of(address)))
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteItem:
-    """A picture at an address. `root` is the address below which it was found, `version` what its listing told."""
+    """A picture at an address.
+
+    `root` is the address below which it was found, `version` what its listing told. `witness` is another address of
+    its server, where that is known to have given something.
+    """
 
     id: int
     address: str
     version: str = ""
     root: str | None = None
+    witness: str | None = None
 
     @property
     def path(self) -> str:
@@ -98,7 +130,10 @@ class RemoteItem:
         return f"{self.address}\0{self.version}"
 
     def read(self) -> bytes:
-        """The content at the address. Raises ImageUnreadable, or SourceGone when the root does not answer either."""
+        """The content at the address.
+
+        Raises ImageUnreadable, or SourceGone when its root, or a server that gave something before, does not answer.
+        """
         system, path = file_system(self.address)
         if _speaks(system, "file"):
             return FileItem(self.id, path, root=self.root and file_system(self.root)[1]).read()
@@ -113,14 +148,23 @@ class RemoteItem:
                     raise self._failure(error) from error
         if len(data) > MAX_BYTES:
             raise ImageUnreadable(f"{self.path} is larger than {MAX_BYTES:,} bytes, which no picture should be")
+        trust(self.address)
         return data
 
     def _failure(self, error: Exception) -> ImageUnreadable | SourceGone:
-        if self.root is not None and not isinstance(error, PermissionError) and not _answers(self.root):
-            return gone(self.root, error)
+        if self._is_gone(error):
+            return gone(self.root or server_of(self.address), error)
         return ImageUnreadable(
             f"{self.path} cannot be read ({reason_of(error)}); check the address and its permissions"
         )
+
+    def _is_gone(self, error: Exception) -> bool:
+        if isinstance(error, PermissionError):
+            return False
+        if self.root is not None:
+            return not _exists(self.root)
+        witness = _witnesses.get(server_of(self.address), self.witness)
+        return witness is not None and not isinstance(error, _ANSWERS) and not _answers(witness)
 
 
 def _speaks(system: Any, protocol: str) -> bool:
@@ -142,12 +186,8 @@ def _content(system: Any, path: str) -> bytes:
 
 async def _body(system: Any, path: str) -> bytes:
     """The same over HTTP: fsspec reads a body whole, however long, and waits for five minutes."""
-    import aiohttp
-
-    patience = aiohttp.ClientTimeout(total=_SECONDS, sock_connect=_SILENT_SECONDS, sock_read=_SILENT_SECONDS)
-    session = await system.set_session()
     body = bytearray()
-    async with session.get(system.encode_url(path), **{"timeout": patience, **system.kwargs}) as response:
+    async with await _asked(system, path) as response:
         if response.status == HTTPStatus.NOT_FOUND:
             raise FileNotFoundError(path)
         response.raise_for_status()
@@ -156,6 +196,14 @@ async def _body(system: Any, path: str) -> bytes:
             if len(body) > MAX_BYTES:
                 break
     return bytes(body)
+
+
+async def _asked(system: Any, path: str, **options: object) -> Any:
+    import aiohttp
+
+    patience = aiohttp.ClientTimeout(total=_SECONDS, sock_connect=_SILENT_SECONDS, sock_read=_SILENT_SECONDS)
+    session = await system.set_session()
+    return await session.get(system.encode_url(path), **{"timeout": patience, **system.kwargs, **options})
 
 
 def reason_of(error: Exception) -> str:
@@ -182,12 +230,33 @@ def gone(location: str, error: Exception) -> SourceGone:
     )
 
 
-def _answers(address: str) -> bool:
+def _exists(address: str) -> bool:
     system, path = file_system(address)
     try:
         return bool(system.exists(path))
     except Exception:  # noqa: BLE001 – as in RemoteItem.read
         return False
+
+
+def _answers(address: str) -> bool:
+    """Whether its server says anything, be it that there is no such file (any more)."""
+    system, path = file_system(address)
+    try:
+        if _speaks(system, "http"):
+            import fsspec.asyn
+
+            return bool(fsspec.asyn.sync(system.loop, _status, system, path) < HTTPStatus.INTERNAL_SERVER_ERROR)
+        system.info(path)
+    except _ANSWERS:
+        pass
+    except Exception:  # noqa: BLE001 – as in RemoteItem.read
+        return False
+    return True
+
+
+async def _status(system: Any, path: str) -> int:
+    async with await _asked(system, path, allow_redirects=False) as response:
+        return int(response.status)
 
 
 class Remote:
@@ -221,11 +290,11 @@ class Remote:
             raise unreachable(self._address, error) from error
         if matches is not None:
             for path in matches:
-                yield RemoteItem(0, self._system.unstrip_protocol(path))
+                yield named(0, self._system.unstrip_protocol(path))
         elif folder:
             yield from self._walk(self._path)
         else:
-            yield RemoteItem(0, self._address)
+            yield named(0, self._address)
 
     def _is_folder(self) -> bool:
         # An HTTP server has no folders; one that lists links is meant by a slash.

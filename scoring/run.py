@@ -4,16 +4,17 @@ import hashlib
 import signal
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from types import FrameType
 from typing import Protocol
 
-from inference.errors import DataInvalid, OutputUnwritable, SourceGone
+from inference.errors import DataInvalid, ImageUnreadable, OutputUnwritable, SourceGone
 from scoring.journal import Part
 from scoring.progress import Progress, SilentProgress
+from scoring.remote import RemoteItem, server_of, trust
 from scoring.rows import Row
 from scoring.sinks import Sink
 from scoring.sources import Item, Source
@@ -129,14 +130,21 @@ class _Inputs:
 
     def skip(self, part: Part) -> None:
         """Pass over the inputs of a part. Raises DataInvalid when they are not those that were scored."""
+        addresses: defaultdict[str, list[str]] = defaultdict(list)
         for item in islice(self._items, part.rows):
             self.taken += 1
             self._digest.update(_stamp(item))
+            if isinstance(item, RemoteItem):
+                addresses[server_of(item.address)].append(item.address)
         if self.digest() != part.inputs:
             raise DataInvalid(
                 f"among the first {self.taken:,} inputs, which an earlier run scored, some are not what they were; add "
                 "--restart to score all of them anew, or choose another output"
             )
+        for named in addresses.values():
+            # More of a server's than could not be read: it gave something, and has to be there for the others.
+            if len(named) > part.errors.get(ImageUnreadable.code, 0):
+                trust(named[-1])
 
 
 def _stamp(item: Item) -> bytes:

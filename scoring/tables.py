@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from inference.errors import DataInvalid, PackageMissing
 from scoring.files import FileItem, folder_of
-from scoring.remote import RemoteItem, is_address, opened
+from scoring.remote import is_address, named, opened
 from scoring.rows import printable
 from scoring.sources import BytesItem, FailedItem, Item
 
@@ -89,9 +89,9 @@ class Table:
         if value.startswith("data:"):
             return _embedded(index, where, value)
         if is_address(value):
-            return RemoteItem(index, value)
+            return named(index, value)
         if is_address(self._base):
-            return RemoteItem(index, f"{self._base.rstrip('/')}/{value}")
+            return named(index, f"{self._base.rstrip('/')}/{value}")
         location = os.path.join(self._base, value)  # noqa: PTH118 – as in files.py
         return FileItem(index, location, root=folder_of(location, seen))
 

@@ -169,9 +169,67 @@ def test_server_that_went_away(tmp_path: Path, serve: Serve) -> None:
         SourceGone, match=r"cannot be reached any more \(.*\); bring it back, then run the same command"
     ):
         found.read()
-    # One that the user named, in a table say, concerns nobody else.
+    # Of one that gave nothing yet nobody knows whether it ever was there.
     with pytest.raises(ImageUnreadable):
         RemoteItem(0, f"{address}/a/1.jpg").read()
+
+
+class Failing(BaseHTTPRequestHandler):
+    """Answers as the address says, `/503.jpg`, and in the end with 502 whatever is asked for."""
+
+    ended = False
+
+    def do_GET(self) -> None:
+        self.send_response(502 if self.ended else int(self.path[1:4]))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_server_that_gave_something_has_to_stay(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, address = serve(Failing)
+    # Whatever becomes of one address: the server is there as long as one that gave something answers.
+    for name in ("404", "503", "200", "503", "404"):
+        if name != "200":
+            with pytest.raises(ImageUnreadable):
+                RemoteItem(0, f"{address}/{name}.jpg").read()
+        else:
+            assert RemoteItem(0, f"{address}/{name}.jpg").read() == b""
+    monkeypatch.setattr(Failing, "ended", True)
+    with pytest.raises(SourceGone, match=rf"^{address}/ cannot be reached any more \(502, "):
+        RemoteItem(0, f"{address}/200.jpg").read()
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(SourceGone, match=rf"^{address}/ cannot be reached any more"):
+        RemoteItem(0, f"{address}/404.jpg").read()
+
+
+def test_witness_of_an_earlier_run(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known where the inputs are listed, it is asked for where they are read."""
+    server, address = serve(Failing)
+    remote.trust(f"{address}/200.jpg")
+    item = remote.named(0, f"{address}/503.jpg")
+    monkeypatch.setattr(remote, "_witnesses", {})
+    with pytest.raises(ImageUnreadable):
+        item.read()
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(SourceGone):
+        item.read()
+
+
+@pytest.mark.parametrize(
+    ("address", "server"),
+    [
+        ("http://a.b:80/c/d.jpg?e=http://f/g", "http://a.b:80/"),
+        ("s3://bucket", "s3://bucket/"),
+        ("zip://a/b.jpg::https://host/c.zip", "https://host/"),
+    ],
+)
+def test_who_answers_for_an_address(address: str, server: str) -> None:
+    assert remote.server_of(address) == server
 
 
 def test_server_that_never_was(tmp_path: Path, serve: Serve) -> None:
