@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from inference.errors import DataInvalid, ImageUnreadable, PackageMissing, PetalpawError, SourceGone
 from scoring.files import FileItem
@@ -54,11 +54,15 @@ def file_system(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def opened(location: str) -> Iterator[BinaryIO]:
-    """A file of this machine or an address, open for reading in binary. Raises DataInvalid when it cannot be."""
+    """A file of this machine or an address, open for reading in binary. Raises DataInvalid when it cannot be.
+
+    What is at an address raises SourceGone where it ends early.
+    """
+    file: Any
     try:
         if is_address(location):
             system, path = file_system(location)
-            file = system.open(path, "rb")
+            file = _Watched(location, system.open(path, "rb"))
         else:
             file = open(location, "rb")  # noqa: SIM115, PTH123 – closed below
     except PetalpawError:
@@ -67,6 +71,37 @@ def opened(location: str) -> Iterator[BinaryIO]:
         raise unreachable(location, error) from error
     with file:
         yield file
+
+
+class _Watched:
+    """A file at an address: one whose server went away must not pass for a damaged one, and half of it not for all."""
+
+    def __init__(self, location: str, file: Any) -> None:
+        self._location = location
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Raises SourceGone, and DataInvalid where the server gives no parts of files, which a large one needs."""
+        try:
+            data: bytes = self._file.read(size)
+        except ValueError as error:
+            raise DataInvalid(
+                f"{printable(self._location)} cannot be read any further ({error}); download it, and name the file"
+            ) from error
+        except Exception as error:  # every service has exceptions of its own
+            raise gone(self._location, error) from error
+        return data
+
+    read1 = read
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def version_of(location: str) -> str:

@@ -1,23 +1,31 @@
-"""A server that is killed in the middle of a run of addresses that were named one by one: the run ends and goes on."""
+"""A server that goes away in the middle of a run: whatever came from it, the run ends and goes on."""
 
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from inference.errors import DataInvalid, SourceGone
 from inference.repository import Repository
+from scoring.shards import Shard
+from scoring.sources import FailedItem, Item
+from scoring.tables import Table
 
 ROOT = Path(__file__).parents[2]
 
 SERVER = """
 import os, signal, sys
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 
 port, left = map(int, sys.argv[1:])
 
@@ -31,7 +39,11 @@ class Handler(SimpleHTTPRequestHandler):
         super().do_GET()
 
 
-ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+class Server(HTTPServer):
+    request_queue_size = 100  # with fewer, one that comes early may be answered a second later than the others
+
+
+Server(("127.0.0.1", port), Handler).serve_forever()
 """
 
 Serve = Callable[..., "subprocess.Popen[bytes]"]
@@ -119,3 +131,73 @@ def test_killed_server_ends_the_run_and_the_same_command_goes_on(
     codes = [json.loads(line)["error_code"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert len(codes) == len(addresses)
     assert [index for index, code in enumerate(codes) if code == "image_unreadable"] == [3, 4]
+
+
+def table() -> bytes:
+    return b"path\n" + (b"long" * 250 + b".jpg\n") * 12_000
+
+
+def shard() -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for index in range(120):
+            member = tarfile.TarInfo(f"{index}.jpg")
+            member.size = 100_000
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    return content.getvalue()
+
+
+class Parts(BaseHTTPRequestHandler):
+    """Gives 12 MB in parts of 5 MiB, if it gives parts, and of the second only the beginning."""
+
+    content: bytes
+    ranges: bool
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        if not self.ranges:
+            self.do_HEAD()
+            self.wfile.write(self.content)
+            return
+        begin, end = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        part = self.content[begin : end + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {begin}-{begin + len(part) - 1}/{len(self.content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part[:1000] if begin else part)
+        self.close_connection = begin > 0
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.mark.parametrize(
+    ("ranges", "raised", "says"),
+    [
+        (True, SourceGone, r"cannot be reached any more \(.*\); bring it back, then run the same command"),
+        (False, DataInvalid, r"cannot be read any further \(.*range requests.*\); download it, and name the file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.tar"])
+def test_half_a_table_or_shard_is_not_taken_for_all(
+    name: str, ranges: bool, raised: type[Exception], says: str
+) -> None:
+    handler = type("Handler", (Parts,), {"content": shard() if name == "t.tar" else table(), "ranges": ranges})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/{name}"
+    source = Shard(address) if name == "t.tar" else Table(address, "path")
+    taken: list[Item] = []
+    try:
+        with pytest.raises(raised, match=says):
+            taken.extend(source)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(taken) > 10
+    assert not any(isinstance(item, FailedItem) for item in taken)
