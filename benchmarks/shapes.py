@@ -70,7 +70,7 @@ def main() -> None:
         finally:
             for server in trial.servers.values():
                 stop(server)
-    print(f"{machine()} Load average at the start {before:.1f}.\n")
+    print(f"{machine()} Load average {before:.1f} at the start, {os.getloadavg()[0]:.1f} at the end.\n")
     print(trial.table())
 
 

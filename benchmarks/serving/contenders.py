@@ -8,10 +8,14 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
+CORES = len(os.sched_getaffinity(0))
 APPS = Path(__file__).parent / "apps"
-COMMON = ("numpy", "pillow==12.3.0", "onnxruntime==1.31.0")
+_SHARED = {"pillow": "pillow", "onnxruntime": "onnxruntime-gpu"}
+COMMON = ("numpy", *(f"{ours}=={version(theirs)}" for ours, theirs in _SHARED.items()))
+"""The same Pillow and ONNX Runtime for all. Petalpaw has ONNX Runtime's GPU build, whose CPU code is the same."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def v2_binary(picture: bytes) -> Body:
 class Contender:
     """`command` gets the port; `packages` go into a venv of their own, Petalpaw uses the project's.
 
-    `python` is the interpreter to make the venv with; `prepare` runs once before the first start.
+    `python` is the interpreter to make the venv with.
     """
 
     name: str
@@ -88,11 +92,13 @@ class Contender:
             return Path(sys.executable)
         home = venvs / self.name
         python = home / "bin" / "python"
-        if not (home / "complete").exists():
+        packages = [*self.packages, *COMMON]
+        complete = home / "complete"
+        if not complete.exists() or complete.read_text().split() != packages:
             uv = Path(sys.executable).with_name("uv")
             subprocess.run([uv, "venv", "--quiet", "--clear", "--python", self.python, home], check=True)
-            subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *self.packages, *COMMON], check=True)
-            (home / "complete").touch()
+            subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *packages], check=True)
+            complete.write_text(" ".join(packages))
         return python
 
     def started(self, python: Path, port: int, folder: Path, log: Path, model: Path) -> subprocess.Popen[bytes]:
@@ -102,6 +108,7 @@ class Contender:
         } | {
             "PORT": str(port),
             "BENCHMARK_MODEL": str(model),
+            "BENCHMARK_WORKERS": str(CORES),
             "PYTHONPATH": str(APPS),
             "PATH": f"{python.parent}:{os.environ['PATH']}",
             "BENTOML_DO_NOT_TRACK": "True",
@@ -109,7 +116,7 @@ class Contender:
             "RAY_USAGE_STATS_ENABLED": "0",
             **self.environment,
         }
-        with log.open("ab") as output:
+        with log.open("wb") as output:
             return subprocess.Popen(
                 self.command(python, port), cwd=folder, env=environment, stdout=output, stderr=output,
                 start_new_session=True,
@@ -120,8 +127,12 @@ def _petalpaw(python: Path, port: int) -> list[str]:
     return [str(python), "-m", "petalpaw", "serve", "--port", str(port), "--models", os.environ["BENCHMARK_REPOSITORY"]]
 
 
-def _torchserve(python: Path, port: int) -> list[str]:
-    return ["bash", str(APPS / "torchserve.sh"), str(python), str(port)]
+def _app(name: str) -> Callable[[Path, int], list[str]]:
+    """A Python program or a shell script of apps/; the script gets the interpreter and the port."""
+    path = str(APPS / name)
+    if name.endswith(".sh"):
+        return lambda python, port: ["bash", path, str(python), str(port)]
+    return lambda python, _: [str(python), path]
 
 
 def _v2_label(answer: dict[str, object]) -> str:
@@ -143,23 +154,19 @@ CONTENDERS = {
             "petalpaw", (), _petalpaw, "/classify?model=flowers", multipart("images"), _petalpaw_label, "/readyz"
         ),
         Contender(
-            "fastapi",
-            ("fastapi[standard]==0.121.3",),
+            "fastapi", ("fastapi[standard]==0.121.3",),
             lambda python, port: [
-                str(python), "-m", "uvicorn", "fastapi_plain:app", "--port", str(port), "--workers", "2",
+                str(python), "-m", "uvicorn", "fastapi_plain:app", "--port", str(port), "--workers", str(CORES),
                 "--log-level", "warning", "--no-access-log",
             ],
             "/classify", multipart("image"), _plain_label, "/ready",
         ),
         Contender(
-            "litserve",
-            ("litserve==0.2.19", "python-multipart"),
-            lambda python, _: [str(python), str(APPS / "litserve_plain.py")],
+            "litserve", ("litserve==0.2.19", "python-multipart==0.0.34", "pyzmq==27.3.0"), _app("litserve_plain.py"),
             "/classify", multipart("image"), _plain_label, "/health",
         ),
         Contender(
-            "bentoml",
-            ("bentoml==1.4.39",),
+            "bentoml", ("bentoml==1.4.39",),
             lambda python, port: [
                 str(python), "-m", "bentoml", "serve", "bentoml_plain:Plain",
                 "--host", "127.0.0.1", "--port", str(port),
@@ -167,27 +174,20 @@ CONTENDERS = {
             "/classify", multipart("image"), _plain_label, "/readyz",
         ),
         Contender(
-            "mlserver",
-            ("mlserver==1.7.1",),
-            lambda python, _: [str(python.with_name("mlserver")), "start", "."],
+            "mlserver", ("mlserver==1.7.1", "uvloop==0.21.0"), _app("mlserver.sh"),
             "/v2/models/plain/infer", v2_json, _v2_label, "/v2/models/plain/ready",
-            environment={"MLSERVER_PARALLEL_WORKERS": "2", "MLSERVER_HOST": "127.0.0.1"},
         ),
         Contender(
-            "ray",
-            ("ray[serve]",),
-            lambda python, _: [str(python), str(APPS / "ray_plain.py")],
+            "ray", ("ray[serve]==2.60.0",), _app("ray_plain.py"),
             "/classify", raw, _plain_label, "/-/healthz",
         ),
         Contender(
             "torchserve",
-            ("torchserve==0.12.0", "torch-model-archiver==0.12.0", "torch", "setuptools<80"),
-            _torchserve, "/predictions/plain", raw, _plain_label, "/ping",
+            ("torchserve==0.12.0", "torch-model-archiver==0.12.0", "torch==2.15.0", "pyyaml==6.0.3", "setuptools<80"),
+            _app("torchserve.sh"), "/predictions/plain", raw, _plain_label, "/ping",
         ),
         Contender(
-            "triton",
-            ("nvidia-pytriton",),
-            lambda python, _: [str(python), str(APPS / "triton_plain.py")],
+            "triton", ("nvidia-pytriton==0.7.0",), _app("triton_plain.py"),
             "/v2/models/plain/infer", v2_binary, _v2_label, "/v2/models/plain/ready",
             python="/usr/bin/python3.11",
         ),

@@ -1,6 +1,6 @@
 """The in-process limit: as many threads as cores, each decoding and inferring, with no HTTP around them.
 
-python limit.py REPOSITORY MODEL SECONDS STREAMS < bodies (a folder of *.body files named on stdin)
+python limit.py REPOSITORY MODEL SECONDS STREAMS FOLDER    # a folder of *.jpg files
 """
 
 import json

@@ -7,15 +7,14 @@ import resource
 import statistics
 import subprocess
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 from contenders import Body
 
 _SCRIPT = """
-local bodies, thread = {}, 0
-function setup(t) t:set("number", thread); thread = thread + 1 end
+local bodies, next = {}, 0
 function init(args)
   local count = tonumber(args[1])
   for i = 0, count - 1 do
@@ -24,7 +23,6 @@ function init(args)
     for line in h:lines() do local k, v = line:match("^(.-): (.*)$"); headers[k] = v end
     bodies[i + 1] = wrk.format("POST", nil, headers, d:read("*a")); h:close(); d:close()
   end
-  next = number * 7
 end
 function request() next = next + 1; return bodies[next % #bodies + 1] end
 function done(summary, latency, requests)
@@ -38,9 +36,10 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What a client saw. Latencies in milliseconds, `client_cpu` in cores."""
+    """What a client saw: `count` good answers, `rate` per second; latencies in milliseconds, `client_cpu` in cores."""
 
     rate: float
+    count: int
     p50: float
     p95: float
     p99: float
@@ -63,9 +62,8 @@ class Bodies:
 
 def closed(url: str, bodies: Bodies, clients: int, seconds: float) -> Load:
     """`clients` connections that each ask again as soon as they are answered."""
-    threads = 1
     command = [
-        *("wrk", "-t", str(threads), "-c", str(clients), "-d", f"{seconds:g}s", "--timeout", "30s"),
+        *("wrk", "-t", "1", "-c", str(clients), "-d", f"{seconds:g}s", "--timeout", "30s"),
         *("-s", str(bodies.folder / "wrk.lua"), url, "--", str(len(bodies.bodies)), str(bodies.folder)),
     ]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -77,7 +75,7 @@ def closed(url: str, bodies: Bodies, clients: int, seconds: float) -> Load:
     milliseconds = {name: found[name] / 1e3 for name in ("p50", "p95", "p99")}
     # wrk counts answers with an error status as requests.
     good = found["requests"] - found["errors"]
-    return Load(good / elapsed, **milliseconds, errors=found["errors"], client_cpu=cpu / elapsed)
+    return Load(good / elapsed, good, **milliseconds, errors=found["errors"], client_cpu=cpu / elapsed)
 
 
 def opened(url: str, bodies: Bodies, rate: float, seconds: float, seed: int) -> Load:
@@ -112,8 +110,4 @@ async def _opened(url: str, bodies: list[Body], rate: float, seconds: float, dic
     cuts = statistics.quantiles(latencies, n=100)
     p50, p95, p99 = (1e3 * cuts[cut - 1] for cut in (50, 95, 99))
     good = len(latencies) - errors
-    return Load(good / elapsed, p50, p95, p99, errors, (time.process_time() - cpu) / elapsed)
-
-
-def as_dict(load: Load) -> dict[str, float]:
-    return asdict(load)
+    return Load(good / elapsed, good, p50, p95, p99, errors, (time.process_time() - cpu) / elapsed)

@@ -1,55 +1,47 @@
-"""The three kinds of pictures, made from a folder of photos: as they are, as from a phone, and as thumbnails."""
+"""The three kinds of pictures, made from a folder of photos: as for the web, as from a phone, and thumbnails."""
 
 import io
-import itertools
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-KINDS = ("photos", "phone", "thumbnails")
-PHONE = (4000, 3000)
-PHONE_BYTES = 3_000_000
-LONGER_SIDE = range(450, 501)
-"""Of the photos that are taken as they are, in pixels: about 500 × 415 and 42 KB."""
+import numpy as np
+from PIL import Image, ImageOps
 
 
-def pictures(folder: Path, kind: str, count: int) -> list[bytes]:
+@dataclass(frozen=True)
+class Kind:
+    """Width and height in pixels; grain (standard deviation) and JPEG quality that give the bytes wanted.
+
+    Grain stands for the detail that enlarging cannot add.
+    """
+
+    size: tuple[int, int]
+    grain: float
+    quality: int
+
+
+KINDS = {
+    "photos": Kind((500, 415), 4.0, 82),
+    "phone": Kind((4000, 3000), 6.0, 89),
+    "thumbnails": Kind((256, 212), 3.0, 85),
+}
+
+
+def pictures(folder: Path, kind: Kind, count: int) -> list[bytes]:
     """`count` encoded JPEG pictures of one kind, always the same for the same folder."""
     files = sorted(folder.rglob("*.jpg"))
-    random.Random(0).shuffle(files)
-    originals = (path.read_bytes() for path in files)
-    fitting = list(itertools.islice((data for data in originals if _is_typical(data)), count))
-    if len(fitting) < count:
-        raise ValueError(f"{folder} holds {len(fitting)} photos of {LONGER_SIDE} pixels, {count} are wanted")
-    if kind == "photos":
-        return fitting
-    if kind == "thumbnails":
-        return [_encoded(_opened(data), (256, 256 * 415 // 500), 85) for data in fitting]
-    return [_phone(_opened(data)) for data in fitting]
+    if len(files) < count:
+        raise SystemExit(f"{folder} holds {len(files)} photos (*.jpg), {count} are wanted; name a folder with more")
+    return [_picture(path, kind, seed) for seed, path in enumerate(random.Random(0).sample(files, count))]
 
 
-def _is_typical(data: bytes) -> bool:
-    return max(Image.open(io.BytesIO(data)).size) in LONGER_SIDE
-
-
-def _opened(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data)).convert("RGB")
-
-
-def _phone(image: Image.Image) -> bytes:
-    """12 megapixels at the quality that gives about 3 MB; grain stands for the detail that enlarging cannot add."""
-    large = image.resize(PHONE, Image.Resampling.BICUBIC)
-    grain = Image.effect_noise(PHONE, 18).convert("RGB")
-    large = Image.blend(large, grain, 0.12)
-    return min(
-        (_encoded(large, PHONE, quality) for quality in (70, 80, 88)), key=lambda data: abs(len(data) - PHONE_BYTES)
-    )
-
-
-def _encoded(image: Image.Image, size: tuple[int, int], quality: int) -> bytes:
+def _picture(path: Path, kind: Kind, seed: int) -> bytes:
+    """The photo's middle in the kind's shape, enlarged or reduced, with grain."""
+    with Image.open(path) as photo:
+        image = ImageOps.fit(photo.convert("RGB"), kind.size, Image.Resampling.BICUBIC)
+    grain = np.random.default_rng(seed).normal(0, kind.grain, (*kind.size[::-1], 1)).astype(np.float32)
+    grainy = Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
     target = io.BytesIO()
-    (image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)).save(
-        target, "JPEG", quality=quality
-    )
+    grainy.save(target, "JPEG", quality=kind.quality)
     return target.getvalue()

@@ -1,21 +1,30 @@
 """A contender's processes: when they are ready, what they use, and how they end."""
 
+import os
+import random
 import signal
 import socket
 import subprocess
 import time
+from contextlib import ExitStack, suppress
 
 import httpx
 import psutil
 
-READY_S = 120
+READY_S = 60
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on, nor on the two after it; none that the system gives to clients."""
+    while True:
+        port = random.randrange(20_000, 32_000, 10)
+        try:
+            with ExitStack() as probes:
+                for offset in range(3):
+                    probes.enter_context(socket.socket()).bind(("127.0.0.1", port + offset))
+        except OSError:
+            continue
+        return port
 
 
 def ready(server: subprocess.Popen[bytes], url: str) -> None:
@@ -23,11 +32,10 @@ def ready(server: subprocess.Popen[bytes], url: str) -> None:
     began = time.monotonic()
     while time.monotonic() - began < READY_S:
         assert server.poll() is None, "the server ended"
-        try:
+        with suppress(httpx.HTTPError):
             if httpx.get(url, timeout=5, trust_env=False).status_code == 200:
                 return
-        except httpx.HTTPError:
-            time.sleep(0.1)
+        time.sleep(0.05)
     raise AssertionError(f"not ready after {READY_S} s")
 
 
@@ -59,4 +67,6 @@ def stop(server: subprocess.Popen[bytes]) -> None:
     _, alive = psutil.wait_procs(family, timeout=15)
     for process in alive:
         process.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
     server.wait()

@@ -1,14 +1,16 @@
-"""The rounds' medians as Markdown."""
+"""The rounds as Markdown: medians, and ratios taken within a round."""
 
 import os
 import platform
 import statistics
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 LIMIT = "in-process limit"
+OURS = "petalpaw"
 
-Record = dict[str, object]
+Record = dict[str, Any]
 """One measurement: contender, kind, round, load, and its figures."""
 
 _COLUMNS = {
@@ -23,28 +25,48 @@ _COLUMNS = {
 }
 
 
-def table(records: list[Record], arguments: str) -> str:
-    """Every kind and load with a row per contender, the fastest first."""
-    lines = ["# Petalpaw beside its peers", machine()]
-    lines += ["```sh", f".venv/bin/python benchmarks/serving {arguments}", "```"]
-    for kind in dict.fromkeys(str(record["kind"]) for record in records):
-        groups = _grouped(records, kind)
-        lines += ["", f"## {kind}"]
-        for load in dict.fromkeys(load for load, name in groups if name != LIMIT):
-            streams = 1 if load == "1 clients" else cores()
-            rows = {LIMIT: groups[f"{streams} streams", LIMIT]}
-            rows |= {name: group for (each, name), group in groups.items() if each == load}
-            lines += ["", f"### {load}", *_rows(rows)]
-    failed = {str(record["contender"]): str(record["error"]) for record in records if "error" in record}
-    return "\n".join(lines + [f"\nFailed: {name}: {error}" for name, error in failed.items()])
+def document(results: dict[str, Any]) -> str:
+    """All of it: the machine, the pictures, a table per kind and load, the fastest first, and the calls."""
+    records: list[Record] = results["records"]
+    lines = ["# Petalpaw beside its peers", *dict.fromkeys(each["machine"] for each in results["calls"]), ""]
+    lines += [
+        "Rates, latencies and CPU time are medians over the rounds. A ratio is taken within each round, then the",
+        "median of those: *of the limit* to the in-process limit (one stream for one client, a stream per core",
+        "otherwise), *Petalpaw ÷ it* between Petalpaw and that contender. Errors are added up. The clients share the",
+        "cores with the server.",
+    ]
+    for kind, about in results["pictures"].items():
+        mean = about["mean_bytes"] / 1000
+        lines += [
+            "",
+            f"## {kind}: {about['count']} of {about['width']} × {about['height']}, {mean:,.0f} KB in the mean",
+        ]
+        ours = [record for record in records if record["kind"] == kind and "rate" in record]
+        for load in _loads(ours):
+            lines += ["", f"### {load}", *_table(ours, load)]
+    failed = {record["contender"]: record["error"] for record in records if "error" in record}
+    lines += [f"\nFailed in a round: {name}: {error}" for name, error in failed.items()]
+    lines += ["", "## Calls", "| at (UTC) | commit | load average before | `.venv/bin/python benchmarks/serving …` |"]
+    lines += ["|---|---|---|---|"]
+    lines += [
+        f"| {each['at']} | {each['commit']} | {each['load average']} | `{each['arguments']}` |"
+        for each in results["calls"]
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def machine() -> str:
-    """What it ran on."""
+    """What it runs on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
-    load = os.getloadavg()[0]
-    return f"{cores()} cores of {model}, Python {platform.python_version()}; load average at the end {load:.1f}."
+    flags = next(line.split() for line in lines if line.startswith("flags"))
+    has = " and ".join(name for flag, name in _FLAGS.items() if flag in flags) or "neither AVX-512 nor AMX"
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    system = f"Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{cores()} cores of {model} ({has}), {gigabytes:.0f} GB, {system}."
+
+
+_FLAGS = {"avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_tile": "AMX"}
 
 
 def cores() -> int:
@@ -52,25 +74,64 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _grouped(records: list[Record], kind: str) -> dict[tuple[str, str], list[Record]]:
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in records:
-        if record["kind"] == kind and "rate" in record:
-            groups[str(record["load"]), str(record["contender"])].append(record)
-    return groups
+def ratios(records: list[Record], load: str, name: str, other: str) -> list[float]:
+    """`name`'s rate ÷ `other`'s at a load, round by round, where both were measured."""
+    mine, theirs = (
+        {
+            record["round"]: record["rate"]
+            for record in records
+            if record["contender"] == each and record["load"] == _load_of(each, load)
+        }
+        for each in (name, other)
+    )
+    return [mine[number] / theirs[number] for number in mine if theirs.get(number)]
 
 
-def _rows(rows: dict[str, list[Record]]) -> list[str]:
-    base = _median(rows[LIMIT], "rate")
-    lines = ["| contender | images/s | of the limit |" + "".join(f" {title} |" for title, _ in _COLUMNS.values())]
-    lines.append("|---|" + "---|" * (2 + len(_COLUMNS)))
-    for name, group in sorted(rows.items(), key=lambda row: -_median(row[1], "rate")):
-        rate = _median(group, "rate")
-        cells = [name, f"{rate:.1f}", f"{rate / base:.2f}"]
-        cells += [form.format(_median(group, key)) if key in group[0] else "" for key, (_, form) in _COLUMNS.items()]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+def median(records: list[Record], load: str, name: str, figure: str) -> float | None:
+    """Of one contender at one load."""
+    found = [record[figure] for record in _of(records, load, name) if figure in record]
+    return statistics.median(found) if found else None
 
 
-def _median(group: list[Record], name: str) -> float:
-    return statistics.median(float(str(record[name])) for record in group)
+def _load_of(name: str, load: str) -> str:
+    """What the limit is to be compared by has other names: its streams."""
+    if name != LIMIT:
+        return load
+    return f"{1 if load == '1 clients' else cores()} streams"
+
+
+def _of(records: list[Record], load: str, name: str) -> Iterator[Record]:
+    return (record for record in records if record["contender"] == name and record["load"] == _load_of(name, load))
+
+
+def _loads(records: list[Record]) -> list[str]:
+    found = {record["load"] for record in records if record["contender"] != LIMIT}
+    return sorted(found, key=lambda load: (load.startswith("open"), int("".join(filter(str.isdigit, load)))))
+
+
+def _table(records: list[Record], load: str) -> Iterator[str]:
+    titles = [
+        "contender",
+        "images/s",
+        "rounds",
+        "of the limit",
+        "Petalpaw ÷ it",
+        *(each for each, _ in _COLUMNS.values()),
+    ]
+    yield f"| {' | '.join(titles)} |"
+    yield "|---" * len(titles) + "|"
+    present = dict.fromkeys(record["contender"] for record in records if any(_of(records, load, record["contender"])))
+    for name in sorted(present, key=lambda name: -(median(records, load, name, "rate") or 0)):
+        yield f"| {' | '.join(_cells(records, load, name))} |"
+
+
+def _cells(records: list[Record], load: str, name: str) -> Iterator[str]:
+    group = list(_of(records, load, name))
+    rates = [record["rate"] for record in group]
+    yield from (name, f"{statistics.median(rates):.1f}", f"{len(rates)}: {min(rates):.0f}–{max(rates):.0f}")
+    for one, other in ((name, LIMIT), (OURS, name)):
+        found = ratios(records, load, one, other)
+        yield f"{statistics.median(found):.2f}" if found else ""
+    for figure, (_, form) in _COLUMNS.items():
+        values = [record[figure] for record in group if figure in record]
+        yield form.format(sum(values) if figure == "errors" else statistics.median(values)) if values else ""

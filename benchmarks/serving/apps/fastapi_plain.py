@@ -1,6 +1,7 @@
 """FastAPI with an upload parameter: a plain `def` endpoint, which FastAPI runs in its pool of threads.
 
-FastAPI's documentation: uvicorn with a worker process per core.
+fastapi.tiangolo.com/tutorial/request-files, /async (blocking work belongs into `def`), /deployment/server-workers
+(uvicorn with a worker process per core).
 """
 
 from typing import Annotated

@@ -1,10 +1,14 @@
-"""LitServe as its documentation shows image uploads: decode, predict, encode; a worker for each of two cores."""
+"""LitServe as its documentation shows image uploads: decode, predict, encode; on a CPU a worker for each core.
+
+lightning.ai/docs/litserve/api-reference/litserver: "For CPU, set to the number of cores", fast_queue above 100
+requests a second; as many API servers as workers is the default.
+"""
 
 import os
 
 import litserve
 from fastapi import Request, UploadFile
-from plain import answers, crop_of_bytes, session
+from plain import WORKERS, answers, crop_of_bytes, session
 
 
 class Classify(litserve.LitAPI):
@@ -23,5 +27,10 @@ class Classify(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    server = litserve.LitServer(Classify(api_path="/classify"), accelerator="cpu", workers_per_device=2)
+    server = litserve.LitServer(
+        Classify(api_path="/classify"),
+        accelerator="cpu",
+        workers_per_device=WORKERS,
+        fast_queue=os.environ.get("BENCHMARK_FAST_QUEUE") == "1",
+    )
     server.run(host="127.0.0.1", port=int(os.environ["PORT"]), generate_client_file=False, log_level="warning")

@@ -1,6 +1,7 @@
 """What every contender but Petalpaw runs: Pillow, the usual resize and centre crop, ONNX Runtime with one thread.
 
-No Petalpaw is imported here: these are the lines that a user of the other servers would write.
+No Petalpaw is imported here: these are the lines that a user of the other servers would write, with the sizes of the
+model at hand. WORKERS is how many processes or model instances share the cores: as many as cores, a thread each.
 """
 
 import io
@@ -13,31 +14,32 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 FOLDER = Path(os.environ["BENCHMARK_MODEL"])
-LABELS = json.loads((FOLDER / "manifest.json").read_text())["labels"]
-RESIZE, CROP = 256, 224
-THREADS = int(os.environ.get("BENCHMARK_THREADS", "1"))
+MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
+LABELS = MANIFEST["labels"]
+RESIZE, CROP = MANIFEST["preprocessing"]["resize"], MANIFEST["preprocessing"]["crop"]
+RESAMPLE = Image.Resampling[MANIFEST["preprocessing"]["interpolation"].upper()]
+WORKERS = int(os.environ["BENCHMARK_WORKERS"])
 
 
 def session() -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(FOLDER / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
 def crop_of(image: Image.Image) -> np.ndarray:
-    """uint8 (224, 224, 3)."""
+    """uint8 (CROP, CROP, 3), by the rules of torchvision's Resize and CenterCrop."""
     image = ImageOps.exif_transpose(image).convert("RGB")
     width, height = image.size
     size = (RESIZE, int(RESIZE * height / width)) if width <= height else (int(RESIZE * width / height), RESIZE)
-    image = image.resize(size, Image.Resampling.BILINEAR)
+    image = image.resize(size, RESAMPLE)
     left, top = round((image.width - CROP) / 2), round((image.height - CROP) / 2)
     return np.asarray(image.crop((left, top, left + CROP, top + CROP)))
 
 
 def crop_of_bytes(data: bytes) -> np.ndarray:
-    """uint8 (224, 224, 3)."""
+    """uint8 (CROP, CROP, 3)."""
     return crop_of(Image.open(io.BytesIO(data)))
 
 

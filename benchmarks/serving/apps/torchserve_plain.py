@@ -1,4 +1,4 @@
-"""TorchServe: a custom handler after its documentation, two workers; the model is loaded by ONNX Runtime."""
+"""TorchServe: a custom handler after its docs/custom_service.md; the model is loaded by ONNX Runtime."""
 
 from plain import classify, session
 

@@ -1,14 +1,18 @@
-"""Triton through nvidia-pytriton: a Python backend that decodes pictures, with PyTriton's dynamic batching."""
+"""Triton through nvidia-pytriton: a Python backend that decodes pictures, with PyTriton's dynamic batching.
+
+triton-inference-server.github.io/pytriton: "Deploying Models" (several instances as a list of callables, here one per
+core), "Binding Configuration" (the batcher).
+"""
 
 import os
 
 import numpy as np
-from plain import classify, session
+from plain import WORKERS, classify, session
 from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
-models = [session(), session()]
+models = [session() for _ in range(WORKERS)]
 
 
 def instance(model):
