@@ -208,15 +208,6 @@ def test_prometheus_would_take_it() -> None:
     ran(promtool, "check", "config", DEPLOY / "prometheus" / "prometheus.yml")
 
 
-def test_nginx_would_take_it(tmp_path: Path) -> None:
-    nginx = shutil.which("nginx") or pytest.skip("needs nginx")
-    name = ("-subj", "/CN=petalpaw.example", "-keyout", tmp_path / "privkey.pem", "-out", tmp_path / "fullchain.pem")
-    ran("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *name)
-    example = (DEPLOY / "proxy" / "nginx.conf").read_text().replace("/etc/ssl/petalpaw", str(tmp_path))
-    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}}\nhttp {{\n{example}}}\n")
-    ran(nginx, "-t", "-c", tmp_path / "nginx.conf")
-
-
 def rules() -> list[dict[str, Any]]:
     groups = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]

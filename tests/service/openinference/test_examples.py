@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import BLUE, GREEN
 from tests.service.conftest import Server
-from tests.service.openinference.conftest import ROOT
 
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "openinference.md").read_text(encoding="utf-8")
 PROGRAMS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
 

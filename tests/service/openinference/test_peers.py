@@ -11,8 +11,8 @@ import numpy as np
 
 from inference.preprocessing import Preprocessing
 from tests.conftest import BLUE, GREEN, RED
+from tests.peers.environment import PEERS
 from tests.service.conftest import Server
-from tests.service.openinference.conftest import PEERS
 
 Picture = Callable[..., bytes]
 COLOURS = (RED, GREEN, BLUE)
