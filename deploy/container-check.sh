@@ -1,7 +1,6 @@
 #!/bin/bash
 # Builds the image, runs it as it should be run, and holds it to docs/operations.md: make container-check
 # Needs a Docker engine. Where ../shared/tools/container-check.sh is, that brings one (it needs root on Debian 12).
-# env: READY_S  seconds that a start may take on this machine (default 15)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 TOOL=../shared/tools/container-check.sh

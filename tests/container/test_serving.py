@@ -66,19 +66,10 @@ def test_a_termination_under_load_loses_nothing_and_memory_suffices(picture: Cal
         assert "Traceback" not in one.said()
 
 
-# The brackets keep the shell from finding itself.
-_KILL_WORKER = """
-for process in /proc/[0-9]*; do
-    if tr '\\0' ' ' < $process/cmdline | grep -q '_bentoml_impl[.]worker'; then kill -9 ${process#/proc/}; exit; fi
-done
-exit 1
-"""
-
-
 def test_a_killed_worker_leaves_no_container_that_only_seems_to_serve(picture: Callable[..., bytes]) -> None:
     with running(*GUARDED) as one:
         one.ready()
-        docker("exec", one.name, "sh", "-c", _KILL_WORKER)
+        one.kill_worker()
         until = time.monotonic() + 30
         while one.state["Running"] and time.monotonic() < until:
             with contextlib.suppress(httpx.TransportError):
