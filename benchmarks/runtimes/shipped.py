@@ -1,6 +1,6 @@
-"""Runtimes on a CPU: what a crop costs, what loading costs, and how far their answers are from ONNX Runtime's.
+"""The shipped models by runtime: what a crop costs, what loading costs, and how far answers are from ONNX Runtime's.
 
-    .venv/bin/python benchmarks/runtimes.py --runtime onnx --runtime openvino --photos photos/ --model catdog
+    .venv/bin/python benchmarks/runtimes/shipped.py --runtime onnx --runtime openvino --photos photos/ --model catdog
 
 Every runtime has the same streams of one thread each; the runtimes take turns within a round. Wall-clock time needs an
 idle machine; CPU time says how much work a crop is on a busy one too. Medians of the rounds are printed as Markdown.

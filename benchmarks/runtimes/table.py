@@ -1,0 +1,60 @@
+"""The records as Markdown."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from trial import BATCHES, LONGEST, Record
+from worker import Kind
+
+_KINDS: dict[Kind, str] = {"model": "The model alone", "pipeline": "Decoding, preprocessing and the model"}
+
+
+def document(results: dict[str, Any]) -> str:
+    """The machine, the answers, and a table per network, kind and shape."""
+    lines = [
+        "# Runtimes beside each other",
+        results["machine"],
+        "```sh",
+        *(f".venv/bin/python benchmarks/runtimes {each}" for each in results["calls"]),
+        "```",
+        "A cell is images/s and, in brackets, the ratio to the reference beside which it was measured, round by",
+        "round: ONNX Runtime in fp32, one thread, batch 1, of the same kind. Medians of the rounds. A – stands for a",
+        f"call that would take longer than {LONGEST:g} s. *S × T*: S calls at a time, each with T threads inside the",
+        "runtime.",
+        "![Ratios by batch](runtimes.png)",
+        "",
+        "## Answers",
+        *_answers(results["agreement"]),
+        *(f"\n{entrant} was not measured: {words}" for entrant, words in results["refusals"].items()),
+    ]
+    for network in dict.fromkeys(record["network"] for record in results["records"]):
+        lines += ["", f"## {network}", *_network([each for each in results["records"] if each["network"] == network])]
+    return "\n".join(lines) + "\n"
+
+
+def _answers(agreement: list[Record]) -> Iterator[str]:
+    yield "| network | entrant | photos | same label as PyTorch eager | largest \\|Δlogit\\| | mean | of a span of |"
+    yield "|---|---|---|---|---|---|---|"
+    for each in sorted(agreement, key=lambda each: str(each["network"])):
+        same = f"{each['same']:.1%}" if "same" in each else "random weights"
+        cells = [each["network"], each["entrant"], each["photos"], same]
+        cells += [f"{each['largest']:.2g}", f"{each['mean']:.2g}", f"{each['span']:.3g}"]
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def _network(records: list[Record]) -> Iterator[str]:
+    for kind, title in _KINDS.items():
+        of_kind = [record for record in records if record["kind"] == kind]
+        for streams, threads in dict.fromkeys((each["streams"], each["threads"]) for each in of_kind):
+            rows = [each for each in of_kind if (each["streams"], each["threads"]) == (streams, threads)]
+            yield f"\n### {title}, {streams} × {threads}"
+            yield "| batch | " + " | ".join(map(str, BATCHES[kind])) + " |"
+            yield "|---|" + "---|" * len(BATCHES[kind])
+            for entrant in dict.fromkeys(each["entrant"] for each in rows):
+                found = {each["batch"]: each for each in rows if each["entrant"] == entrant}
+                cells = [_cell(found.get(batch)) for batch in BATCHES[kind]]
+                yield f"| {entrant} | {' | '.join(cells)} |"
+
+
+def _cell(record: Record | None) -> str:
+    return f"{record['rate']:.3g} ({record['ratio']:.2f})" if record else "–"
