@@ -36,7 +36,7 @@ from processes import free_port, ready, stop  # noqa: E402
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--floor", type=float, default=FLOOR)
     arguments = parser.parse_args()
     if not shutil.which("wrk"):

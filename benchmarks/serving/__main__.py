@@ -39,6 +39,8 @@ from inference.repository import Repository
 
 SHARES = (0.5, 0.8, 0.95)
 WARM_UP_S = 3
+SETTLE_S = 1
+"""Before each load: the requests that the last one left behind would be in the way of its first."""
 MODEL = "flowers"
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["photos"], choices=list(KINDS))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 16, 64])
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=5, help="per measurement")
+    parser.add_argument("--seconds", type=int, default=5, help="per measurement")
     parser.add_argument("--count", type=int, default=16, help="different pictures")
     parser.add_argument("--open", action="store_true", help="Poisson arrivals as well")
     parser.add_argument("--venvs", type=Path, default=ROOT / ".venv" / "contenders")
@@ -169,6 +171,7 @@ class Trial:
         seconds, found = self.arguments.seconds, dict[str, dict[str, float]]()
 
         def note(name: str, load: Callable[[], Load]) -> None:
+            time.sleep(SETTLE_S)
             before = cpu_seconds(server)
             seen = load()
             spent = cpu_seconds(server) - before

@@ -162,7 +162,7 @@ CONTENDERS = {
             "/classify", multipart("image"), _plain_label, "/ready",
         ),
         Contender(
-            "litserve", ("litserve==0.2.19", "python-multipart==0.0.34", "pyzmq==27.3.0"), _app("litserve_plain.py"),
+            "litserve", ("litserve==0.2.19", "python-multipart==0.0.34"), _app("litserve_plain.py"),
             "/classify", multipart("image"), _plain_label, "/health",
         ),
         Contender(
@@ -180,6 +180,7 @@ CONTENDERS = {
         Contender(
             "ray", ("ray[serve]==2.60.0",), _app("ray_plain.py"),
             "/classify", raw, _plain_label, "/-/healthz",
+            environment={"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
         ),
         Contender(
             "torchserve",

@@ -1,6 +1,7 @@
 #!/bin/bash
 # TorchServe with a model archive made on the spot: python, port. A worker per core (its docs/performance_guide.md says
-# to try more workers from half the cores on, each with one thread); a queue that holds the benchmark's clients.
+# to try more workers from half the cores on, each with one thread; a third was no gain on two cores); a queue that holds
+# the benchmark's clients.
 set -euo pipefail
 bin=$(dirname "$1"); here=$(dirname "$(readlink -f "$0")"); mkdir -p store
 "$bin/torch-model-archiver" --model-name plain --version 1 --handler "$here/torchserve_plain.py" \
