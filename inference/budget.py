@@ -11,6 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+SPARE_STREAMS = 1
+"""What keeps a service's cores busy while others of its streams wait for Python's lock, which its event loop holds."""
+
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 
@@ -25,15 +28,23 @@ class Budget:
     threads: int = 1
 
     @classmethod
-    def plan(cls, *, cores: float | None = None, streams: int | None = None, threads: int | None = None) -> "Budget":
+    def plan(
+        cls,
+        *,
+        cores: float | None = None,
+        streams: int | None = None,
+        threads: int | None = None,
+        spare: int = 0,
+    ) -> "Budget":
         """Share out `cores` (default: what quotas and affinity allow).
 
         Parallel streams of one thread each beat one stream of many threads on CPUs (docs/decisions.md), so there are
-        as many streams as whole cores unless told otherwise.
+        as many streams as whole cores unless told otherwise; and where there is more than one, `spare` ones.
         """
         cores = available_cores() if cores is None else cores
         threads = threads or 1
-        return cls(cores=cores, streams=streams or max(1, math.floor(cores / threads)), threads=threads)
+        filled = max(1, math.floor(cores / threads))
+        return cls(cores=cores, streams=streams or filled + (spare if filled > 1 else 0), threads=threads)
 
     def __str__(self) -> str:
         return f"{self.cores:g} cores → {self.workers} worker(s) × {self.streams} stream(s) × {self.threads} thread(s)"

@@ -42,8 +42,9 @@ def probabilities(logits: Logits, temperature: float) -> NDArray[np.float64]:
     Temperature scaling after Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
     scaled = logits.astype(np.float64) / temperature
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    normalised: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    # `reduce`: the methods max and sum take several times as long on a single row.
+    exponentials = np.exp(scaled - np.maximum.reduce(scaled, axis=1, keepdims=True))
+    normalised: NDArray[np.float64] = exponentials / np.add.reduce(exponentials, axis=1, keepdims=True)
     return normalised
 
 
@@ -58,8 +59,9 @@ def predictions(
         raise ParameterInvalid(f"top_k is {top_k}, it must be 1 or more")
     answers = []
     for row in probabilities(logits, calibration.temperature):
-        order = np.argsort(-row, kind="stable")[:top_k]
-        candidates = tuple(Candidate(labels[index], int(index), float(row[index])) for index in order)
+        order = (-row).argsort(kind="stable")[:top_k]
+        best_first = zip(order.tolist(), row[order].tolist(), strict=True)
+        candidates = tuple(Candidate(labels[index], index, probability) for index, probability in best_first)
         best = candidates[0]
         abstained = best.probability < calibration.threshold
         answers.append(Prediction(best.label, best.probability, abstained, candidates))

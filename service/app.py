@@ -16,15 +16,15 @@ from service import launch
 if not launch.supervising():
     launch.refuse_what_nobody_catches()
 
-    from inference.budget import Budget
-    from service import logs, readiness, schema
+    from inference.budget import SPARE_STREAMS, Budget
+    from service import classify, logs, readiness, schema
     from service.api import api
     from service.catalog import Catalog
     from service.connection import Limits, limit_connections
     from service.drain import Drain, running_server
     from service.edge import Edge
     from service.metrics import Metrics, forget_ended_processes
-    from service.overlay import Overlay
+    from service.overlay import Overlay, Shortcut
     from service.security import Gate
     from service.settings import misspelt, read_settings
     from service.streams import streams
@@ -83,7 +83,7 @@ class Petalpaw:
         if server := running_server():
             api.state.drain.attend(server)
             limit_connections(server, Limits.of(settings), partial(note_refused, api.state))
-        budget = Budget.plan(streams=settings.streams, threads=settings.threads)
+        budget = Budget.plan(streams=settings.streams, threads=settings.threads, spare=SPARE_STREAMS)
         _log.info("budget: %s", budget)
         catalog = Catalog.open(settings, budget)
         forget_ended_processes()
@@ -103,4 +103,5 @@ if not launch.supervising():
     made.mount_asgi_app(api)
     made.add_asgi_middleware(Telemetry, state=api.state)
     made.add_asgi_middleware(Edge, state=api.state)
-    made.add_asgi_middleware(Overlay, api=api, paths=(readiness.PATH, schema.PATH))
+    shortcut = Shortcut(api, classify.router)
+    made.add_asgi_middleware(Overlay, api=api, paths=(readiness.PATH, schema.PATH), shortcut=shortcut)

@@ -10,13 +10,12 @@ of a body that is too large no more is kept than the limit.
 
 import binascii
 import json
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from inference.errors import ImageUnsupported, ParameterInvalid, PetalpawError, RequestTooLarge, TooManyImages
@@ -26,6 +25,7 @@ PARAMETERS = ("model", "version", "top_k")
 FIELDS = ("images", *PARAMETERS)
 _BLANKS = " \t\r\n"
 _MAX_PARAMETER_BYTES = 1024
+_MAX_BOUNDARY = 256
 _SPARE_VALUES = 64
 """Commas and brackets that a JSON body may hold beyond those of its pictures: other keys, a title with commas."""
 
@@ -57,9 +57,10 @@ async def read_order(request: Request, settings: Settings) -> Order:
     parameters = request.query_params.multi_items()
     _known(parameters, PARAMETERS, "query parameter")
     chunks = body_chunks(request, settings.max_body_bytes)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        pictures, fields = await _from_multipart(request, chunks, settings)
+        pictures, fields = await _from_multipart(content_type, chunks, settings.max_images)
         parameters += fields
     elif kind == "application/json":
         arrived = [chunk async for chunk in chunks]
@@ -101,52 +102,75 @@ async def read_body(request: Request, limit: int) -> bytearray:
     return body
 
 
-class _Parser(MultiPartParser):
-    """starlette's parser with all files in memory, whose sum `body_chunks` limits, and a limit on parts of any kind."""
+class _Form:
+    """A multipart body that grows: `pictures` and `fields` of the parts that are whole.
 
-    def __init__(self, request: Request, chunks: AsyncGenerator[bytes, None], settings: Settings) -> None:
-        super().__init__(
-            request.headers, chunks, max_files=float("inf"), max_fields=float("inf"), max_part_size=_MAX_PARAMETER_BYTES
-        )
-        self.spool_max_size = settings.max_body_bytes
-        self._max_images = settings.max_images
-        self._parts = 0
-        self.complete = False
+    `take` raises ParameterInvalid, TooManyImages and MultipartError.
+    """
 
-    def on_part_begin(self) -> None:
-        self._parts += 1
-        if self._parts > self._max_images + len(PARAMETERS):
+    def __init__(self, content_type: str, max_images: int) -> None:
+        boundary = parse_options_header(content_type)[1].get("boundary", "")
+        if not 1 <= len(boundary) <= _MAX_BOUNDARY:
+            raise ParameterInvalid(f"the multipart boundary must have 1 to {_MAX_BOUNDARY} characters")
+        self.pictures: list[Picture] = []
+        self.fields: list[tuple[str, str]] = []
+        self._max_images = max_images
+        self._parser = PushMultipartParser(boundary)
+        self._part: MultipartSegment | None = None
+        self._data: list[bytes] = []
+
+    def take(self, chunk: bytes) -> None:
+        """The next bytes of the body."""
+        for event in self._parser.parse(chunk):
+            if isinstance(event, MultipartSegment):
+                self._begin(event)
+            elif event is None:
+                self._end()
+            else:
+                self._data.append(event)
+                if self._part and self._part.filename is None and self._part.bytes_received > _MAX_PARAMETER_BYTES:
+                    raise ParameterInvalid(f"part {self._part.name!r} has more than {_MAX_PARAMETER_BYTES} bytes")
+
+    def end(self) -> None:
+        """The body has ended. Raises ParameterInvalid if that is too early."""
+        try:
+            self._parser.close()
+        except MultipartError:
+            raise ParameterInvalid("the multipart body ends before its closing boundary; send it whole") from None
+
+    def _begin(self, part: MultipartSegment) -> None:
+        if len(self.pictures) + len(self.fields) == self._max_images + len(PARAMETERS):
             raise _too_many(self._max_images)
-        super().on_part_begin()
+        if part.name not in FIELDS:
+            raise _unknown([part.name], FIELDS, "part")
+        if (part.filename is not None) != (part.name == "images"):
+            raise ParameterInvalid(f"part {part.name!r} must be {'a file' if part.name == 'images' else 'text'}")
+        self._part, self._data = part, []
 
-    def on_end(self) -> None:
-        """The closing boundary came."""
-        self.complete = True
+    def _end(self) -> None:
+        assert self._part is not None
+        data = b"".join(self._data)
+        if self._part.filename is None:
+            self.fields.append((self._part.name, _unquoted(data.decode())))
+        else:
+            self.pictures.append(Picture(data, _printable(self._part.filename)))
+        self._part, self._data = None, []
 
 
 async def _from_multipart(
-    request: Request, chunks: AsyncGenerator[bytes, None], settings: Settings
+    content_type: str, chunks: AsyncIterable[bytes], max_images: int
 ) -> tuple[list[Picture], list[tuple[str, str]]]:
-    parser = _Parser(request, chunks, settings)
+    form = _Form(content_type, max_images)
     try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise ParameterInvalid(f"the multipart body cannot be read: {error.message}") from None
+        async for chunk in chunks:
+            if chunk:
+                form.take(chunk)
+    except MultipartError as error:
+        raise ParameterInvalid(f"the multipart body cannot be read: {error}") from None
     except UnicodeError:
-        raise ParameterInvalid("the names in the multipart body are not in its charset; send UTF-8") from None
-    if not parser.complete:
-        raise ParameterInvalid("the multipart body ends before its closing boundary; send it whole")
-    _known(form.multi_items(), FIELDS, "part")
-    pictures, fields = [], []
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile) != (name == "images"):
-            raise ParameterInvalid(f"part {name!r} must be {'a file' if name == 'images' else 'text'}")
-        if isinstance(value, UploadFile):
-            pictures.append(Picture(await value.read(), _printable(value.filename)))
-            await value.close()
-        else:
-            fields.append((name, _unquoted(value)))
-    return pictures, fields
+        raise ParameterInvalid("the text in the multipart body is not UTF-8") from None
+    form.end()
+    return form.pictures, form.fields
 
 
 def _unquoted(value: str) -> str:
@@ -203,10 +227,14 @@ def from_base64(text: Any, where: str) -> bytes | ParameterInvalid:
 
 
 def _known(items: Iterable[tuple[str, Any]], expected: tuple[str, ...], what: str) -> None:
-    unknown = sorted({name for name, _ in items} - set(expected))
+    unknown = [name for name, _ in items if name not in expected]
     if unknown:
-        names = ", ".join(repr(name[:64]) for name in unknown[:5])
-        raise ParameterInvalid(f"unknown {what} {names}; expected {', '.join(expected)}")
+        raise _unknown(unknown, expected, what)
+
+
+def _unknown(names: Iterable[str], expected: tuple[str, ...], what: str) -> ParameterInvalid:
+    some = ", ".join(repr(name[:64]) for name in sorted(set(names))[:5])
+    return ParameterInvalid(f"unknown {what} {some}; expected {', '.join(expected)}")
 
 
 def _single(items: Iterable[tuple[str, Any]], name: str) -> Any:

@@ -1,7 +1,7 @@
 """One request on its way through the service: its id, its deadline, and what its time went into."""
 
 import asyncio
-import secrets
+import random
 import string
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -48,7 +48,7 @@ class Call:
     answers the request as a whole: what log, metrics and traces say of it.
     """
 
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    id: str = field(default_factory=lambda: f"{random.getrandbits(64):016x}")
     deadline: float = float("inf")
     spent: list[Spent] = field(default_factory=list)
     model: str | None = None

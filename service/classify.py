@@ -1,7 +1,6 @@
 """POST /classify: pictures in, an outcome for each."""
 
 from fastapi import APIRouter
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -89,4 +88,4 @@ async def classify(request: Request) -> Response:
         case failed if len(failed) == len(outcomes):
             none = ImagesFailed(f"none of the {len(failed)} pictures could be classified; 'predictions' says why")
             return problem(none, **said.model_dump())
-    return Response(to_json(said), media_type="application/json")
+    return Response(said.model_dump_json(), media_type="application/json")

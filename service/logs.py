@@ -20,6 +20,8 @@ _log = logging.getLogger("bentoml.petalpaw.access")
 
 def configure(log_format: LogFormat) -> None:
     """Give every line of this process this format. BentoML has set its handlers up before."""
+    # No format names the thread or the process, and finding them out would be part of every line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     formatter = _json() if log_format == "json" else logging.Formatter(_TEXT, _DATE)
     mark = _mark_json if log_format == "json" else _mark_text
     for handler in {handler for name in _LOGGERS for handler in logging.getLogger(name).handlers}:

@@ -75,7 +75,11 @@ class Settings(BaseSettings):
         "why and takes the CPU; `cuda` refuses to start without it.",
     )
     streams: int | None = Field(
-        None, ge=1, le=256, description="Pictures decoded and classified at the same time; by default one per core."
+        None,
+        ge=1,
+        le=256,
+        description="Pictures decoded and classified at the same time; by default one per core and, from two cores on, "
+        "one more.",
     )
     threads: int = Field(1, ge=1, le=256, description="Threads inside the runtime per stream.")
     batching: Literal["auto", "streams", "adaptive"] = Field(

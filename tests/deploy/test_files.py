@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.main import get_command
 
+from inference.budget import SPARE_STREAMS, Budget
 from petalpaw import app
 from service import classify
 from service.launch import LEAST_MEMORY
@@ -170,7 +171,8 @@ def has_room(limit: str, cores: float, given: dict[str, str]) -> bool:
     settings = Settings(
         max_pixels=int(given["PETALPAW_MAX_PIXELS"]), max_uploads_bytes=int(given["PETALPAW_MAX_UPLOADS_BYTES"])
     )
-    pictures = settings.max_pixels * BYTES_PER_PIXEL * int(cores)
+    streams = Budget.plan(cores=cores, spare=SPARE_STREAMS).streams
+    pictures = settings.max_pixels * BYTES_PER_PIXEL * streams
     return LEAST_MEMORY + pictures + 2 * settings.max_uploads_bytes + 64 * MIB <= int(number) * UNITS[unit]
 
 

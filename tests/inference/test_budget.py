@@ -106,6 +106,13 @@ def test_plan(cores: float, streams: int | None, threads: int | None, planned: t
     assert (budget.streams, budget.threads) == planned
 
 
+@pytest.mark.parametrize(("cores", "streams", "planned"), [(2, None, 3), (1.5, None, 1), (8, None, 9), (4, 4, 4)])
+def test_a_spare_stream_comes_on_top_where_there_are_cores_to_fill(
+    cores: float, streams: int | None, planned: int
+) -> None:
+    assert Budget.plan(cores=cores, streams=streams, spare=1).streams == planned
+
+
 def test_plan_measures_this_machine() -> None:
     assert Budget.plan().cores == available_cores()
 

@@ -178,7 +178,7 @@ def test_broken_base64_is_the_outcome_of_its_picture(client: httpx.Client, pictu
 
 @pytest.mark.parametrize(
     ("sent", "kept"),
-    [("../../etc/passwd", "../../etc/passwd"), ("Blümchen 🌼.jpg", "Blümchen 🌼.jpg"), ("a\nb.jpg", "a%0Ab.jpg")],
+    [("../../etc/passwd", "../../etc/passwd"), ("Blümchen 🌼.jpg", "Blümchen 🌼.jpg"), ("a\nb.jpg", "a\nb.jpg")],
 )
 def test_file_names_are_echoed_and_nothing_else(client: httpx.Client, picture: Picture, sent: str, kept: str) -> None:
     response = client.post("/classify?model=colours", files=[("images", (sent, picture(RED)))])
