@@ -1,22 +1,31 @@
 """`petalpaw evaluate`: a run on its own photos, or a published model on labelled ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from commands.engines import EngineChoice, EngineOption, RayAddress, Streams, engine_of
 from commands.options import (
     SOME_FAILED,
+    Base,
+    Column,
     Device,
     DeviceOption,
     Model,
     Models,
+    RunData,
     Runtime,
     RuntimeOption,
+    TrueLabels,
     artifact_of,
     messages,
 )
+
+if TYPE_CHECKING:
+    from scoring.sources import Source
+    from scoring.truth import Truth
 
 app = typer.Typer()
 
@@ -29,14 +38,9 @@ def evaluate(
         list[str],
         typer.Argument(metavar="SOURCE…|RUN", help="Labelled pictures, as `score` takes them; or one run folder."),
     ],
-    labels: Annotated[
-        str | None,
-        typer.Option(help="A table's column of true classes, by name or index; default: the folders' names."),
-    ] = None,
-    column: Annotated[str | None, typer.Option("--column", help="A table's column of paths or pictures.")] = None,
-    base: Annotated[
-        str | None, typer.Option("--base", help="Where a table's relative paths begin; default: the table's folder.")
-    ] = None,
+    labels: TrueLabels = None,
+    column: Column = None,
+    base: Base = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new folder for figures, mistakes and pictures.")
     ] = None,
@@ -47,9 +51,7 @@ def evaluate(
     models: Models = Path("models"),
     runtime: Runtime = RuntimeOption.onnx,
     device: Device = DeviceOption.auto,
-    data: Annotated[
-        Path | None, typer.Option(help="For a run: where its photos are now; default: where training had them.")
-    ] = None,
+    data: RunData = None,
 ) -> None:
     """Measure a published model on labelled pictures, through the path that serves; or a run's weights anew.
 
@@ -70,18 +72,10 @@ def evaluate(
     from scoring.progress import progress_on
     from scoring.rows import Settings
     from scoring.run import score
-    from scoring.tables import Table
-    from scoring.truth import column_truth, folder_truth
 
     source = source_of(targets, column=column, base=base)
     names = artifact_of(models, model).manifest.labels
-    if labels is None:
-        truth = folder_truth(source, names)
-    elif isinstance(source, Table):
-        truth = column_truth(Table(targets[0], labels), names)
-    else:
-        raise typer.BadParameter("--labels names a column of one table: a .csv, .tsv, .jsonl or .parquet file")
-    judge = Judge(truth, names, output)
+    judge = Judge(_truth(source, labels, targets[0], names), names, output)
     with engine_of(
         engine, ray_address, Settings(), models=models, model=model, runtime=runtime, device=device, streams=streams
     ) as scores:
@@ -95,6 +89,18 @@ def evaluate(
     messages.print(str(judgement), markup=False)
     typer.echo(judgement.as_json(judge.scored), nl=False)
     raise typer.Exit(summary.exit_status or (SOME_FAILED if judgement.unlabelled else 0))
+
+
+def _truth(source: "Source", labels: str | None, location: str, names: Sequence[str]) -> "Truth":
+    """By the column `labels` of the table at `location`, or by folders. Raises BadParameter, DataInvalid."""
+    from scoring.tables import Table
+    from scoring.truth import column_truth, folder_truth
+
+    if labels is None:
+        return folder_truth(source, names)
+    if not isinstance(source, Table):
+        raise typer.BadParameter("--labels names a column of one table: a .csv, .tsv, .jsonl or .parquet file")
+    return column_truth(Table(location, labels), names)
 
 
 def _evaluate_run(run: Path, data: Path | None, device: DeviceOption) -> None:

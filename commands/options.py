@@ -67,6 +67,47 @@ Backbone = Annotated[
 ModelName = Annotated[
     str | None, typer.Option("--name", help="Without a recipe: the model's name.", show_default="the folder's")
 ]
+Recipe = Annotated[
+    str | None, typer.Argument(help="A recipe file or a shipped recipe's name; none: chosen for the photos.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as stages.0.epochs=3."),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="The folder that the recipe's data folders lie in; public sets that it names are fetched into ./data.",
+    ),
+]
+RunData = Annotated[
+    Path | None, typer.Option("--data", help="For a run: where its photos are now; default: where training had them.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show layers, what trains, parameters, memory and time.")]
+FindRate = Annotated[
+    bool, typer.Option("--find-rate", help="Only sweep the learning rate: RUN/rates.csv and rates.png.")
+]
+RateStage = Annotated[
+    str | None,
+    typer.Option("--stage", help="Of which stage; default: the first that trains more than the head."),
+]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE…",
+        help="Files, folders, patterns, tables (.csv .tsv .jsonl .parquet), shards (.tar …), addresses (s3://, gs://, "
+        "http://, …); `-` reads paths from stdin.",
+    ),
+]
+Column = Annotated[str | None, typer.Option("--column", help="A table's column of paths or pictures.")]
+Base = Annotated[
+    str | None, typer.Option("--base", help="Where a table's relative paths begin; default: the table's folder.")
+]
+TrueLabels = Annotated[
+    str | None,
+    typer.Option("--labels", help="A table's column of true classes, by name or index; default: the folders' names."),
+]
 Models = Annotated[
     Path,
     typer.Option(

@@ -11,6 +11,8 @@ import typer
 from commands.engines import EngineChoice, EngineOption, RayAddress, Streams, engine_of
 from commands.options import (
     SOME_FAILED,
+    Base,
+    Column,
     Device,
     DeviceOption,
     FormatOption,
@@ -18,6 +20,7 @@ from commands.options import (
     Models,
     Runtime,
     RuntimeOption,
+    Sources,
     TopK,
     classifier_of,
     messages,
@@ -58,14 +61,7 @@ def classify(
 
 @app.command(epilog="Example: petalpaw score photos/ --model flowers --output flowers.csv")
 def score(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE…",
-            help="Files, folders, patterns, tables (.csv .tsv .jsonl .parquet), shards (.tar …), addresses (s3://, "
-            "gs://, http://, …); `-` reads paths from stdin.",
-        ),
-    ],
+    sources: Sources,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .csv, .jsonl or .parquet file; default: stdout.")
     ] = None,
@@ -74,10 +70,8 @@ def score(
     restart: Annotated[
         bool, typer.Option("--restart", help="Drop what an unfinished run left, and begin anew.")
     ] = False,
-    column: Annotated[str | None, typer.Option("--column", help="A table's column of paths or pictures.")] = None,
-    base: Annotated[
-        str | None, typer.Option("--base", help="Where a table's relative paths begin; default: the table's folder.")
-    ] = None,
+    column: Column = None,
+    base: Base = None,
     null: Annotated[bool, typer.Option("--null", "-0", help="Paths on stdin end with zero bytes.")] = False,
     model: Model = None,
     top_k: TopK = 5,

@@ -12,10 +12,16 @@ from commands.options import (
     INTERRUPTED,
     SOME_FAILED,
     Backbone,
+    Changes,
+    DataRoot,
     Device,
     DeviceOption,
+    DryRun,
+    FindRate,
     ModelName,
     Models,
+    RateStage,
+    Recipe,
     RunFolder,
     RuntimeOption,
     Strategy,
@@ -32,20 +38,10 @@ app = typer.Typer()
 
 @app.command(epilog="Example: petalpaw train --data photos/ --weights mobilenet_v2.pth")
 def train(
-    recipe: Annotated[
-        str | None, typer.Argument(help="A recipe file or a shipped recipe's name; none: chosen for the photos.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="The folder that the recipe's data folders lie in; public sets that it names are fetched into ./data."
-        ),
-    ] = None,
+    recipe: Recipe = None,
+    data: DataRoot = None,
     weights: Annotated[Path | None, typer.Option(help="A state dict to start from, instead of the recipe's.")] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as stages.0.epochs=3."),
-    ] = None,
+    changes: Changes = None,
     strategy: Strategy = None,
     backbone: Backbone = None,
     name: ModelName = None,
@@ -53,16 +49,10 @@ def train(
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
     device: Device = DeviceOption.auto,
     workers: Annotated[int | None, typer.Option(min=0, help="Loader processes; default: by the CPU budget.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show layers, what trains, parameters, memory and time.")
-    ] = False,
+    dry_run: DryRun = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to RUN/tensorboard.")] = False,
-    find_rate: Annotated[
-        bool, typer.Option("--find-rate", help="Only sweep the learning rate: RUN/rates.csv and rates.png.")
-    ] = False,
-    stage: Annotated[
-        str | None, typer.Option(help="Of which stage; default: the first that trains more than the head.")
-    ] = None,
+    find_rate: FindRate = False,
+    stage: RateStage = None,
 ) -> None:
     """Train a network on labelled photos and leave a run folder with weights, figures and pictures.
 
@@ -75,14 +65,8 @@ def train(
         (dry_run and find_rate, "--dry-run only shows, --find-rate sweeps the learning rate; choose one"),
         (stage is not None and not find_rate, "--stage belongs to --find-rate"),
         (tensorboard and (dry_run or find_rate), "--tensorboard belongs to training, not to --dry-run or --find-rate"),
-        (
-            resume and (named or find_rate or dry_run),
-            "a run that is resumed has its recipe, weights and folder already",
-        ),
-        (
-            not resume and recipe is None and data is None,
-            "name photos with --data, or a recipe, or a run with --resume",
-        ),
+        (resume and (named or find_rate or dry_run), "a resumed run has its recipe, weights and folder already"),
+        (not (resume or recipe or data), "name photos with --data, or a recipe, or a run with --resume"),
     ):
         if wrong:
             raise typer.BadParameter(says)
@@ -103,15 +87,9 @@ def train(
     if dry_run:
         show_outline(chosen, data, weights, device.value)
         return
+    again = resume is not None
     result = finetune(
-        chosen,
-        data,
-        weights,
-        run,
-        resume=resume is not None,
-        device=device.value,
-        workers=workers,
-        tensorboard=tensorboard,
+        chosen, data, weights, run, resume=again, device=device.value, workers=workers, tensorboard=tensorboard
     )
     if result.status == "interrupted":
         raise typer.Exit(INTERRUPTED)

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import NamedTuple
 
 from tests.corpus import SEED, zeros
@@ -37,7 +38,8 @@ def broken_requests() -> tuple[Broken, ...]:
         Broken(f"damaged request {index}", damaged(good[index % len(good)], chance), whole=False)
         for index in range(DAMAGED_REQUESTS)
     ]
-    return (*random_damage, *_json(), *_multipart(picture), *_open_inference(picture), *_heads(picture), *_half(good))
+    thought_about = (_json(), _multipart(picture), _open_inference(picture), _addresses(picture), _heads(picture))
+    return (*random_damage, *chain(*thought_about), *_noise(), *_half(good))
 
 
 FORM = "multipart/form-data; boundary=b"
@@ -178,8 +180,8 @@ def _open_inference(picture: bytes) -> Iterator[Broken]:
         yield Broken(f"{encoding} of {len(body)} bytes", request(body, path, header, kind="application/json", query=""))
 
 
-def _heads(picture: bytes) -> Iterator[Broken]:
-    """Odd requests lines, doubled and endless headers, lengths that lie."""
+def _addresses(picture: bytes) -> Iterator[Broken]:
+    """Odd request lines."""
     for method in ("GET", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "CONNECT", "PURGE", "get", "X" * 500):
         yield Broken(f"method {method[:20]}", request(picture, kind="image/jpeg", method=method), whole=False)
     paths = [
@@ -215,6 +217,11 @@ def _heads(picture: bytes) -> Iterator[Broken]:
     ]
     for query in queries:
         yield Broken(f"query {query[:40]}", request(picture, kind="image/jpeg", query=query), whole=False)
+    yield Broken("an address of a megabyte", request(picture, "/" + "y" * 2**20, kind="image/jpeg"))
+
+
+def _heads(picture: bytes) -> Iterator[Broken]:
+    """Doubled, odd and endless headers."""
     doubled = [
         "Content-Type: image/png",
         "Content-Length: 1",
@@ -246,7 +253,10 @@ def _heads(picture: bytes) -> Iterator[Broken]:
         yield Broken(f"with {line[:40]}", request(picture, "/classify", line, kind="image/jpeg"), whole=False)
     yield Broken("a thousand headers", request(picture, "/classify", *["X: y"] * 1000, kind="image/jpeg"))
     yield Broken("a header of a megabyte", request(picture, "/classify", "X: " + "y" * 2**20, kind="image/jpeg"))
-    yield Broken("an address of a megabyte", request(picture, "/" + "y" * 2**20, kind="image/jpeg"))
+
+
+def _noise() -> Iterator[Broken]:
+    """Chunks whose lengths lie, and what is no request at all."""
     head = f"POST /classify?model={MODEL} HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n".encode()
     head += b"Transfer-Encoding: chunked\r\n\r\n"
     for sizes in (
