@@ -1,6 +1,5 @@
 """Output is whole or plainly unfinished, and reads back as what was written."""
 
-import csv
 import fcntl
 import io
 import json
@@ -10,119 +9,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
-from inference.errors import ImageEmpty, OutputUnwritable
-from inference.prediction import Candidate, Prediction
-from scoring.formats import FORMATS, csv_line, format_of, json_line
-from scoring.rows import COLUMNS, Origin, Row
-from scoring.sinks import FileSink, Sink, StreamSink
+from inference.errors import OutputUnwritable
+from scoring.formats import csv_line
+from scoring.rows import COLUMNS
+from scoring.sinks import FileSink, StreamSink
+from tests.scoring.rows import ROWS, flat, write
 
 ROOT = Path(__file__).parents[2]
-ORIGIN = Origin("colours", "1", "sha256:0", "onnx", "cpu")
-ANSWER = Prediction("red", 0.1 + 0.2, True, (Candidate("red", 0, 0.1 + 0.2), Candidate('a "b", c', 1, 1e-17)))
-NAMES = [
-    "a.jpg",
-    "two\nlines.jpg",
-    "cr\rcr\r\n.jpg",
-    'quote".jpg',
-    "comma,.jpg",
-    " blank ",
-    "=1+1",
-    "日本 é",
-    "",
-    "tab\t",
-]
-ROWS = [Row(index, name, ORIGIN, width=4, height=3).answered(ANSWER) for index, name in enumerate(NAMES)]
-ROWS.append(Row(len(NAMES), "bad\n.jpg", ORIGIN).failed(ImageEmpty('no "bytes",\nnone')))
-
-
-def write(
-    sink: Sink,
-    rows: list[Row] = ROWS,
-    columns: tuple[str, ...] = COLUMNS,
-    fingerprint: dict[str, object] = {},  # noqa: B006 – only read
-) -> None:
-    with sink:
-        sink.begin(fingerprint, columns)
-        for row in rows:
-            sink.write(row)
-        sink.commit_part("")
-        sink.commit()
-
-
-def flat(row: Row) -> dict[str, object]:
-    return {name: row.flat()[name] for name in COLUMNS}
-
-
-def test_csv_reads_back(tmp_path: Path) -> None:
-    write(FileSink(tmp_path / "out.csv"))
-    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
-        header, *lines = csv.reader(file)
-    assert tuple(header) == COLUMNS
-    assert len(lines) == len(ROWS)
-    for row, line in zip(ROWS, lines, strict=True):
-        cells = dict(zip(COLUMNS, line, strict=True))
-        assert cells["path"] == row.path
-        assert cells["id"] == str(row.id)
-        if row.label is None:
-            assert (cells["label"], cells["probability"], cells["abstained"], cells["top_k"]) == ("", "", "", "")
-            assert (cells["error_code"], cells["error_detail"]) == ("image_empty", 'no "bytes",\nnone')
-        else:
-            assert float(cells["probability"]) == row.probability
-            assert cells["abstained"] == "true"
-            assert json.loads(cells["top_k"]) == row.flat()["top_k"]
-            assert cells["error_code"] == ""
-
-
-def test_json_lines_read_back(tmp_path: Path) -> None:
-    write(FileSink(tmp_path / "out.jsonl"))
-    lines = (tmp_path / "out.jsonl").read_bytes().split(b"\n")
-    assert lines.pop() == b""
-    assert [json.loads(line) for line in lines] == [flat(row) for row in ROWS]
-
-
-def test_formats_say_the_same() -> None:
-    line = csv_line(ROWS[0], COLUMNS)
-    assert line.endswith("\n")
-    assert not line.endswith("\r\n")
-    assert json.loads(json_line(ROWS[0], COLUMNS))["probability"] == 0.1 + 0.2
-
-
-def test_numbers_that_are_none_never_become_bad_json() -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        json_line(Row(0, "", ORIGIN, probability=float("nan")), COLUMNS)
-
-
-@pytest.mark.parametrize(
-    ("name", "chosen", "expected"),
-    [
-        ("a.csv", None, "csv"),
-        ("a.CSV", None, "csv"),
-        ("a.jsonl", None, "jsonl"),
-        ("a.ndjson", None, "jsonl"),
-        ("a.csv", "jsonl", "jsonl"),
-        ("a", "csv", "csv"),
-        ("a.parquet", None, "parquet"),
-    ],
-)
-def test_format(name: str, chosen: str | None, expected: str) -> None:
-    assert format_of(Path(name), chosen) == expected
-
-
-def test_unknown_format() -> None:
-    with pytest.raises(
-        OutputUnwritable, match=r"the ending of a\.txt names no known format; choose one of csv, jsonl, parquet"
-    ):
-        FileSink(Path("a.txt"))
-    with pytest.raises(OutputUnwritable, match="format 'xml' names no known format"):
-        StreamSink("xml")
-    assert FORMATS == ("csv", "jsonl", "parquet")
 
 
 def test_file_has_its_name_only_when_whole(tmp_path: Path) -> None:
@@ -292,95 +189,6 @@ def test_file_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pyt
     write(FileSink(tmp_path / "out.csv"))
     # The file, the journal's word that it is whole; then its name.
     assert synced == [False, False, True]
-
-
-# --- Parquet ----------------------------------------------------------------------------------------------------------
-
-ALL = (*COLUMNS, "content_hash", "logits", "features")
-
-
-def test_parquet_is_typed_and_reads_back(tmp_path: Path) -> None:
-    path = tmp_path / "out.parquet"
-    full = replace(ROWS[0], content_hash="sha256:1", logits=(0.5, -1.25), features=(1.0, 2.0, 3.0))
-    write(FileSink(path), [full, *ROWS[1:]], ALL, {"model": "colours/1", "model_digest": "sha256:0"})
-    table = pq.read_table(path)
-    assert {field.name: str(field.type) for field in table.schema} == {
-        "id": "int64",
-        "path": "string",
-        "label": "string",
-        "probability": "double",
-        "abstained": "bool",
-        "top_k": "list<element: struct<label: string, class_index: int32, probability: double>>",
-        "error_code": "string",
-        "error_detail": "string",
-        "width": "int32",
-        "height": "int32",
-        "model_name": "string",
-        "model_version": "string",
-        "model_digest": "string",
-        "runtime": "string",
-        "device": "string",
-        "content_hash": "string",
-        "logits": "list<element: float>",
-        "features": "list<element: float>",
-    }
-    rows = table.to_pylist()
-    assert [row["path"] for row in rows] == [row.path for row in ROWS]
-    assert rows[0] == {**full.flat(), "logits": [0.5, -1.25], "features": [1.0, 2.0, 3.0]}
-    assert rows[-1] == ROWS[-1].flat()
-    said = json.loads(table.schema.metadata[b"petalpaw"])
-    assert said == {"format": "parquet", "model": "colours/1", "model_digest": "sha256:0"}
-
-
-def test_row_groups_do_not_depend_on_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scoring.parquet.ROW_GROUP", 4)
-    written = []
-    for name, sizes in (("a.parquet", [11]), ("b.parquet", [1, 1, 5, 4]), ("c.parquet", [2, 9])):
-        rows = iter(ROWS)
-        with FileSink(tmp_path / name) as sink:
-            sink.begin({}, COLUMNS)
-            for size in sizes:
-                for row in islice(rows, size):
-                    sink.write(row)
-                sink.commit_part("")
-            sink.commit()
-        written.append((tmp_path / name).read_bytes())
-    assert written[0] == written[1] == written[2]
-    groups = pq.ParquetFile(tmp_path / "a.parquet").metadata
-    assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == [4, 4, 3]
-
-
-def test_parquet_without_its_package_names_the_extra(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.modules['pyarrow'] = None\n"
-        "from pathlib import Path; from scoring.sinks import FileSink\n"
-        "from inference.errors import PackageMissing\n"
-        "try: FileSink(Path(sys.argv[1])).begin({}, ['id'])\n"
-        "except PackageMissing as error: print(error)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "out.parquet")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "install petalpaw[tables]" in done.stdout
-
-
-def test_parquet_does_without_pandas() -> None:
-    """Which takes a second to import and as much memory as the model."""
-    code = (
-        "import sys\nfrom scoring.parquet import ParquetFormat\nfrom scoring.rows import COLUMNS, Origin, Row\n"
-        "assert ParquetFormat(COLUMNS).encode([Row(0, 'a', Origin('', '', '', '', ''))]).startswith(b'PAR1')\n"
-        "assert 'pandas' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
-
-
-def test_parquet_cannot_be_streamed() -> None:
-    with pytest.raises(OutputUnwritable, match="name a file with --output"):
-        StreamSink("parquet")
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import pytest
 
 from inference.repository import Repository
 from service.launch import TARGET, serve_command
+from tests.conftest import BLUE, GREEN, RED, colour_artifact
+from tests.service.catalogs import ENGLISH, Labels, Publish
 
 ROOT = Path(__file__).parents[2]
 MAX_BODY = 4 * 1024 * 1024
@@ -148,3 +150,24 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, repository: Repository) ->
 @pytest.fixture(scope="session")
 def client(server: Server) -> httpx.Client:
     return server.client
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Publish:
+    """Publish a further version of `colours` in tmp_path/models; its labels tell versions apart."""
+
+    def published(labels: Labels = ENGLISH, name: str = "colours") -> str:
+        source = colour_artifact(tmp_path / "exported", name, labels)
+        return Repository(tmp_path / "models").publish(source).version
+
+    return published
+
+
+@pytest.fixture
+def probes(tmp_path: Path, picture: Callable[..., bytes]) -> Path:
+    """Four photos to compare versions of `colours` on."""
+    folder = tmp_path / "probes"
+    (folder / "colours").mkdir(parents=True)
+    for number, colour in enumerate((RED, GREEN, BLUE, RED)):
+        (folder / "colours" / f"{number}.jpg").write_bytes(picture(colour, seed=number))
+    return folder
