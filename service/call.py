@@ -16,7 +16,8 @@ from starlette.types import Scope
 
 from inference.errors import DeadlineExceeded
 
-Stage = Literal["read", "decode", "preprocess", "queue", "inference"]
+Stage = Literal["read", "decode", "preprocess", "queue", "batch", "inference"]
+"""A picture queues for a stream once; with adaptive batching its crop then waits for a batch."""
 
 REQUEST_ID = "X-Request-Id"
 TIMEOUT = "X-Request-Timeout-Ms"
@@ -27,16 +28,11 @@ _ID_LENGTH = 128
 
 
 class Spent(NamedTuple):
-    """A stage that has ended; `start` is a reading of `time.perf_counter`.
-
-    `resumed` is one that the same picture was in before: with adaptive batching it queues for a stream, then for its
-    batch.
-    """
+    """A stage that has ended; `start` is a reading of `time.perf_counter`."""
 
     stage: Stage
     start: float
     seconds: float
-    resumed: bool = False
 
 
 @dataclass(slots=True)

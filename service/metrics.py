@@ -90,8 +90,8 @@ class Metrics:
         )
         self._stages = Histogram(
             "petalpaw_stage_seconds",
-            "Seconds per stage: read per request, decode, preprocess and queue per picture, inference per run, which "
-            "is a batch with adaptive batching",
+            "Seconds per stage: read per request, decode, preprocess and queue per picture, inference per run; with "
+            "adaptive batching a run is of a batch, and batch is a picture's wait for it",
             ["model", "stage"],
             buckets=_SECONDS,
             registry=registry,
@@ -130,9 +130,9 @@ class Metrics:
             yield
 
     def wait(self, model: str, call: Call, *, resumed: bool = False) -> "Wait":
-        """A picture begins to wait for its turn, or, `resumed`, for the next."""
+        """A picture begins to wait for its turn, or, `resumed`, for its batch."""
         self._queue.labels(model).inc()
-        return Wait(self, model, call, resumed=resumed)
+        return Wait(self, model, call, "batch" if resumed else "queue")
 
     @contextmanager
     def stage(self, model: str, stage: Stage, calls: Sequence[Call]) -> Iterator[None]:
@@ -158,9 +158,9 @@ class Metrics:
 class Wait:
     """One picture's wait for its turn, until its first `end`."""
 
-    def __init__(self, metrics: Metrics, model: str, call: Call, *, resumed: bool) -> None:
+    def __init__(self, metrics: Metrics, model: str, call: Call, stage: Stage) -> None:
         self.call = call
-        self._resumed = resumed
+        self._stage = stage
         self._metrics, self._model, self._start = metrics, model, perf_counter()
         # Of two threads that end it at once, one finds the list empty.
         self._open = [True]
@@ -172,7 +172,7 @@ class Wait:
         except IndexError:
             return
         self._metrics._waited(self._model)
-        spent = Spent("queue", self._start, perf_counter() - self._start, self._resumed)
+        spent = Spent(self._stage, self._start, perf_counter() - self._start)
         self._metrics.spent(self._model, spent, [self.call])
 
 

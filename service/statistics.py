@@ -57,10 +57,12 @@ class Statistics:
             figures.last_request_ms = int(time() * 1000)
             figures.answered += call.outcomes["ok"]
             (figures.succeeded if ended.status < 400 else figures.failed).add(ended.seconds)
-            for stage, _, seconds, resumed in list(call.spent):
+            for stage, _, seconds in list(call.spent):
                 match stage:
                     case "queue":
-                        figures.waited.add(seconds, count=not resumed)
+                        figures.waited.add(seconds)
+                    case "batch":
+                        figures.waited.add(seconds, count=0)
                     case "decode":
                         figures.prepared.add(seconds)
                     case "preprocess":

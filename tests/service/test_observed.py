@@ -167,7 +167,7 @@ def test_a_trace_goes_on_where_the_client_began_it(observed: Server, collector: 
     stages = [span for span in spans if span is not request]
     assert {span.parent_span_id for span in stages} == {request.span_id}
     assert sorted(span.name for span in stages) == sorted(
-        ["read", *["decode"] * 3, *["preprocess"] * 2, *["queue"] * 5, *["inference"] * 2]
+        ["read", *["decode"] * 3, *["preprocess"] * 2, *["queue"] * 3, *["batch"] * 2, *["inference"] * 2]
     )
     for span in stages:
         assert request.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano

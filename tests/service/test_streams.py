@@ -106,15 +106,24 @@ def test_streams_never_batch_and_adaptive_does(classifier: Classifier, picture: 
     assert 1 < max(together.sizes) <= 4
 
 
-def test_a_picture_waits_once_in_the_statistics(
-    streams: Streams, classifier: Classifier, picture: Callable[..., bytes]
+def test_a_picture_waits_once_in_metrics_and_statistics(
+    streams: Streams, classifier: Classifier, picture: Callable[..., bytes], registry: CollectorRegistry
 ) -> None:
     call = Call()
     asyncio.run(streams.outcomes(call, classifier, [Picture(picture())] * 5, 1))
+
+    def observed(stage: str, what: str) -> float | None:
+        return registry.get_sample_value(f"petalpaw_stage_seconds_{what}", {"model": "colours", "stage": stage})
+
+    batched = isinstance(streams, BatchedStreams)
+    assert (observed("queue", "count"), observed("batch", "count")) == (5, 5 if batched else None)
+    waits = [spent.seconds for spent in call.spent if spent.stage in ("queue", "batch")]
+    assert (observed("queue", "sum") or 0) + (observed("batch", "sum") or 0) == pytest.approx(sum(waits))
     statistics = Statistics()
     statistics.ended(Ended(call, "POST", "/classify", "/classify", 200, "ok", start=0, seconds=1))
     figures = statistics.of("colours/1")
     assert (figures.answered, figures.waited.count, figures.inferred.count) == (5, 5, 5)
+    assert figures.waited.ns == pytest.approx(sum(waits) * 1e9, abs=10)
 
 
 def test_a_bad_picture_never_reaches_a_batch(classifier: Classifier, picture: Callable[..., bytes]) -> None:
