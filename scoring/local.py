@@ -97,6 +97,7 @@ def in_order(
     ended, submitting = threading.Event(), threading.Lock()
 
     def take() -> None:
+        """Put items under way, each when it has its place, until there are no more or `stop` is set."""
         while places.acquire() and not ended.is_set() and (item := next(source, None)) is not None:
             # Taken here, in the order of the items, so that the item that is waited for always has its place.
             room.acquire()

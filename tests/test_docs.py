@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from pydantic import BaseModel
 
 from inference import errors
+from inference.repository import Repository
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -70,3 +72,33 @@ def test_the_training_page_lists_every_recipe_key_with_its_default() -> None:
         row for row in written if row[0].rpartition(".")[2] not in ("yaml", "json", "csv", "png", "pt", "md", "html")
     ]
     assert keys == list(_keys(Recipe))
+
+
+def test_the_readme_has_the_shipped_models_figures_and_digest() -> None:
+    root = DOCS.parent
+    readme = (root / "README.md").read_text("utf-8")
+    percents = r"([\d.]+) % of (\d+) \(([\d.]+)–([\d.]+) %\)"
+    rows = re.findall(rf"^\| `(\w+)` \| (.+?) \| .* \| {percents} \| {percents} \|$", readme, re.MULTILINE)
+    shipped = Repository(root / "models").latest()
+    assert [row[0] for row in rows] == [artifact.name for artifact in shipped]
+    for artifact, row in zip(shipped, rows, strict=True):
+        assert row[1] == ", ".join(artifact.manifest.labels)
+        figures = artifact.manifest.metrics
+        assert figures is not None
+        measured = [100 * share for share in (figures.accuracy, figures.accuracy_low, figures.accuracy_high)]
+        assert [float(row[i]) for i in (2, 4, 5)] == pytest.approx(measured, abs=0.051)
+        assert int(row[3]) == figures.images
+        card = (artifact.folder / "README.md").read_text("utf-8")
+        said = re.search(r"On the (\d+) test photos .*: ([\d.]+)% \(95 % interval ([\d.]+)% to ([\d.]+)%\)", card)
+        assert said is not None
+        assert int(row[7]) == int(said[1])
+        assert [float(row[i]) for i in (6, 8, 9)] == pytest.approx(
+            [float(each) for each in said.groups()[1:]], abs=0.051
+        )
+    assert f'"digest":"{shipped[0].digest}"' in readme
+
+
+def test_pages_that_are_linked_are_there() -> None:
+    for page in (DOCS.parent / "README.md", *DOCS.glob("*.md"), DOCS.parent / "benchmarks" / "README.md"):
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -77,6 +77,7 @@ def train(
     processes = compute.processes
 
     def lay_down() -> Photos:
+        """The photos, decoded once nothing is left to refuse; a new run begins with its checkpoint."""
         check_place(run_folder, recipe, data_root)
         claim(run_folder, recipe, resume)
         if idle := idle_keys(recipe):

@@ -26,6 +26,7 @@ def draw_curves(path: Path, epochs: Sequence[Epoch]) -> None:
     """Loss and accuracy per epoch, training and validation; stages are set apart, the kept epoch is marked."""
 
     def draw(figure: Figure) -> None:
+        """A panel for the loss, one for the accuracy."""
         numbers = [epoch.epoch for epoch in epochs]
         kept = next((epoch for epoch in reversed(epochs) if epoch.kept), None)
         for place, what in enumerate(("loss", "accuracy"), start=1):
@@ -48,6 +49,7 @@ def draw_iterations(path: Path, steps: Sequence[Step]) -> None:
     """Loss per step, as it was and smoothed, and below it the learning rates; stages are set apart."""
 
     def draw(figure: Figure) -> None:
+        """The loss above, the rates below."""
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         numbers, losses = [step.step for step in steps], [step.loss for step in steps]
         means = smoothed(losses)
@@ -144,6 +146,7 @@ def draw_residuals(path: Path, report: Sequence[Residual], what: str) -> None:
     """‖x‖ and ‖F(x)‖ per addition, and below them how much F(x) is of x."""
 
     def draw(figure: Figure) -> None:
+        """Both summands above, their ratio below."""
         upper, lower = figure.subplots(2, 1, sharex=True)
         places = np.arange(len(report))
         upper.plot(places, [each.shortcut for each in report], "o-", color=GREY, label="‖x‖, the shortcut")
@@ -175,6 +178,7 @@ def draw_rates(
     """A range test: loss over the logarithm of the head's learning rate, with the rates that it suggests."""
 
     def draw(figure: Figure) -> None:
+        """One panel, with a line for every suggestion."""
         axes = figure.add_subplot()
         axes.plot(rates, losses, color=GREY, linewidth=1, label="loss of each step")
         axes.plot(rates, smoothed, color=BLUE, linewidth=2, label="smoothed")
@@ -235,6 +239,7 @@ def _tiles(
     shape = crops[0].shape[1] / crops[0].shape[0] if crops else 1.0
 
     def draw(figure: Figure) -> None:
+        """A panel for every photo, row by row."""
         figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
         if not crops:
             figure.text(0.5, 0.4, "none", ha="center")
