@@ -9,7 +9,7 @@ import time
 
 import typer
 
-from commands import data, evaluating, explaining, models, recipes, scoring, serving, training
+from commands import data, evaluating, explaining, exporting, models, recipes, scoring, serving, training
 from commands.options import NOTHING_DONE, WRONG_USAGE, messages
 from inference import torchrun
 from inference.errors import ParameterInvalid, PetalpawError
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for part in (serving, scoring, evaluating, training, explaining):
+for part in (serving, scoring, evaluating, training, exporting, explaining):
     app.add_typer(part.app)
 app.add_typer(models.app, name="models")
 app.add_typer(recipes.app, name="recipes")

@@ -40,11 +40,14 @@ class RuntimeOption(StrEnum):
     """What `--runtime` takes."""
 
     auto = "auto"
+    auto_int8 = "auto-int8"
     onnx = "onnx"
     tensorrt = "tensorrt"
     torchscript = "torchscript"
     openvino = "openvino"
     openvino_bf16 = "openvino-bf16"
+    onnx_int8 = "onnx-int8"
+    openvino_int8 = "openvino-int8"
 
 
 class StrategyOption(StrEnum):

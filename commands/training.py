@@ -1,4 +1,4 @@
-"""From photos to a published model: `petalpaw train`, `export`, `parity`, `publish`."""
+"""From photos to a published model: `petalpaw train`, `parity`, `publish`; `export` is in exporting.py."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,18 +113,6 @@ def _named_sets(recipe: str, changes: Sequence[str], fetching: bool) -> Path:
     return DATA_ROOT
 
 
-@app.command(epilog="Example: petalpaw export runs/flowers")
-def export(run: RunFolder) -> None:
-    """Write a finished run's ONNX and TorchScript files and its manifest to RUN/artifact."""
-    from training.export import export as export_run
-    from training.run import Run
-
-    artifact = export_run(Run.open(run))
-    for name, entry in artifact.manifest.files.items():
-        messages.print(f"{artifact.folder / name}  {entry.size / 1e6:.1f} MB  {entry.sha256[:19]}…")
-    typer.echo(artifact.folder)
-
-
 @app.command(epilog="Example: petalpaw parity runs/flowers --data photos/")
 def parity(
     run: RunFolder,
@@ -138,13 +126,15 @@ def parity(
 ) -> None:
     """Compare the exported files with PyTorch eager on validation photos and golden inputs; exit 1 when they differ."""
     from inference.repository import EXPORTED, Artifact
-    from inference.runtimes.registry import AUTO, CANDIDATES
+    from inference.runtimes.registry import AUTOMATIC, INT8_RUNTIMES
     from training.parity import check, report
     from training.run import Run
 
     opened = Run.open(run)
     artifact = Artifact.open(run / EXPORTED)
-    further = [name for each in runtime or () for name in (CANDIDATES if each == AUTO else (each.value,))]
+    further = [name for each in runtime or () for name in AUTOMATIC.get(each.value, (each.value,))]
+    if set(further) & set(INT8_RUNTIMES):
+        raise typer.BadParameter("int8 is compared by `petalpaw export --precision int8`, whose figures are taken over")
     table = Table("runtime", "device", "batch", "max |Δlogit|", "mean |Δlogit|", "top-1 agreement", "pictures")
     comparisons = []
     for item in check(artifact, opened.module(), opened.photos("validation", photos, data), further):

@@ -219,13 +219,16 @@ class DigestMismatch(ArtifactError):
 
 
 class SelfTestFailed(ArtifactError):
-    """The artifact does not give PyTorch's answers on this machine."""
+    """The artifact does not give PyTorch's answers on this machine, or its int8 file not those of its export."""
 
     code, status = "self_test_failed", 503
 
 
 class AgreementTooLow(ArtifactError):
-    """A new version says something else about too many photos than the version that it would replace."""
+    """A new version says something else about too many photos than the version that it would replace.
+
+    So may an int8 file against the artifact's model.onnx.
+    """
 
     code, status = "agreement_too_low", 409
 

@@ -16,11 +16,18 @@ FORMAT_VERSION = 1
 
 MANIFEST = "manifest.json"
 PARITY = "parity.json"
+INT8 = "model.int8.onnx"
+"""The optional file in 8-bit integers; what it answers is not what PyTorch answers, and `Quantized` says how near."""
+
+LEAST_AGREEMENT, MOST_LOST = 0.995, 0.003
+"""What an int8 file must hold on validation photos to be published: the share of equal labels, and of accuracy lost."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
+CalibrationName = Literal["minmax", "percentile"]
+"""How photos give the range of an activation: the extremes, or all but one value in a hundred thousand."""
 
 
 class _Frozen(BaseModel):
@@ -111,15 +118,61 @@ class ParityFigure(_Frozen):
     tolerance: float
 
 
+class QuantizedFigure(_Frozen):
+    """The int8 file on one runtime against model.onnx on ONNX Runtime, on the validation photos; 95 % Wilson interval.
+
+    `accuracy` is the int8 file's, `accuracy_fp32` that of model.onnx on the same photos.
+    """
+
+    runtime: str
+    images: int = Field(gt=0)
+    agreement: Probability
+    agreement_low: Probability
+    agreement_high: Probability
+    accuracy: Probability
+    accuracy_fp32: Probability
+    max_difference: float
+    mean_difference: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether this is near enough to be published. The slack forgives the last bit of a difference of shares."""
+        return self.agreement >= LEAST_AGREEMENT and self.accuracy_fp32 - self.accuracy <= MOST_LOST + 1e-9
+
+    def __str__(self) -> str:
+        return (
+            f"{self.runtime} gives model.onnx's label on {self.agreement:.2%} of {self.images} validation photos "
+            f"(95 % interval {self.agreement_low:.2%} to {self.agreement_high:.2%}; {LEAST_AGREEMENT:.1%} is needed) "
+            f"and is right on {self.accuracy:.2%} of them instead of {self.accuracy_fp32:.2%} "
+            f"({MOST_LOST * 100:.1f} points may be lost)"
+        )
+
+
+class Quantized(_Frozen):
+    """How model.int8.onnx was made, what it answers to the golden inputs, and how it does on the validation photos.
+
+    `images` training photos gave the ranges by `calibration`; `excluded` nodes stayed in float32. `golden` has the
+    file's own logits, as ONNX Runtime gave them at export: a runtime proves itself against these.
+    """
+
+    calibration: CalibrationName
+    images: int = Field(gt=0)
+    excluded: tuple[str, ...]
+    golden: Golden
+    figures: Annotated[tuple[QuantizedFigure, ...], Field(min_length=1)]
+
+
 class ParityReport(_Frozen):
     """The whole of parity.json: what was compared, how far apart it was, and whether that is near enough.
 
-    `files` are the digests of the files that were compared; `problems` is empty when `passed`.
+    `files` are the digests of the files that were compared; `problems` is empty when `passed`. `quantized` has the
+    int8 file's figures, where there is one.
     """
 
     passed: bool
     files: dict[FileName, Digest]
     figures: tuple[ParityFigure, ...]
+    quantized: tuple[QuantizedFigure, ...] = ()
     problems: tuple[str, ...] = ()
     batches: tuple[int, ...]
     photos: int
@@ -154,6 +207,7 @@ class Manifest(_Frozen):
     preprocessing_golden: Digest
     files: dict[FileName, FileEntry]
     golden: Golden
+    quantized: Quantized | None = None
     calibration: Calibration
     metrics: Metrics | None = None
     parity: tuple[ParityFigure, ...] = ()
@@ -166,9 +220,16 @@ class Manifest(_Frozen):
             raise ValueError("labels repeat")
         if self.signature != Signature.of(self.preprocessing.crop, classes):
             raise ValueError("signature does not fit the preprocessing's crop and the number of labels")
-        if len(self.golden.logits) != GOLDEN_COUNT or any(len(row) != classes for row in self.golden.logits):
-            raise ValueError(f"golden logits are not {GOLDEN_COUNT} rows of {classes} numbers, one per label")
+        for golden in (self.golden, *([self.quantized.golden] if self.quantized else ())):
+            if len(golden.logits) != GOLDEN_COUNT or any(len(row) != classes for row in golden.logits):
+                raise ValueError(f"golden logits are not {GOLDEN_COUNT} rows of {classes} numbers, one per label")
+        if (self.quantized is None) == (INT8 in self.files):
+            raise ValueError(f"`quantized` describes {INT8}, and only one of the two is there")
         return self
+
+    def golden_of(self, file: str) -> Golden:
+        """What the runtimes that read this file of the artifact are held to."""
+        return self.quantized.golden if self.quantized and file == INT8 else self.golden
 
     def to_json(self) -> str:
         """The text of manifest.json, stable for equal content."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from inference.durability import sync
 from inference.errors import ManifestInvalid, ModelUnknown, PublishRefused
 from inference.manifest import (
+    INT8,
     MANIFEST,
     PARITY,
     Manifest,
@@ -175,6 +176,13 @@ def read_parity(folder: Path, manifest: Manifest) -> ParityReport:
     unproven = {name for name in manifest.files if name.startswith("model.")} - report.files.keys()
     if unproven:
         raise PublishRefused(f"{path} does not cover {', '.join(sorted(unproven))}; run `petalpaw parity` again")
+    # Whoever made the report: the figures decide about an int8 file.
+    if (
+        weak := [str(figure) for figure in manifest.quantized.figures if not figure.passed]
+        if manifest.quantized
+        else []
+    ):
+        raise PublishRefused(f"{INT8} is not near enough: {'; '.join(weak)}; export it again with other settings")
     if not report.passed:
         raise PublishRefused(f"{path} says that parity failed: {'; '.join(report.problems)}")
     return report

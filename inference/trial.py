@@ -1,14 +1,14 @@
-"""Runtime `auto`: the fastest that gives PyTorch's answers on this machine, found by letting them take turns."""
+"""Runtimes `auto` and `auto-int8`: the fastest that passes on this machine, found by letting them take turns."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from inference.errors import PetalpawError, RuntimeMissing
 from inference.golden import golden_crops
 from inference.runtimes.base import Device
-from inference.runtimes.registry import CANDIDATES, runtime_class
+from inference.runtimes.registry import runtime_class
 
 if TYPE_CHECKING:
     from inference.classifier import Classifier
@@ -17,15 +17,15 @@ _ROUNDS = 15
 _log = logging.getLogger(__name__)
 
 
-def fastest(device: Device, load: Callable[[str], "Classifier"]) -> "Classifier":
-    """Load every candidate for the device and keep the one that needs least for one crop.
+def fastest(device: Device, names: Sequence[str], load: Callable[[str], "Classifier"]) -> "Classifier":
+    """Load every one of `names` that knows the device and keep the one that needs least for one crop.
 
     What is not installed is left out; so is what fails, with a warning. Raises what the first candidate raised when
     all fail.
     """
     proven: list[Classifier] = []
     errors: list[PetalpawError] = []
-    for name in _candidates(device):
+    for name in _candidates(device, names):
         try:
             proven.append(load(name))
         except PetalpawError as error:
@@ -36,9 +36,9 @@ def fastest(device: Device, load: Callable[[str], "Classifier"]) -> "Classifier"
     return proven[0] if len(proven) == 1 else _first(proven)
 
 
-def _candidates(device: Device) -> list[str]:
+def _candidates(device: Device, names: Sequence[str]) -> list[str]:
     found = []
-    for name in CANDIDATES:
+    for name in names:
         try:
             if device in runtime_class(name).devices:
                 found.append(name)

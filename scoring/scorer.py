@@ -31,6 +31,8 @@ PACKAGES = {
     "torchscript": ("torch",),
     "openvino": ("openvino",),
     "openvino-bf16": ("openvino",),
+    "onnx-int8": _ONNX,
+    "openvino-int8": ("openvino",),
 }
 """What computes for each runtime."""
 

@@ -10,7 +10,7 @@ from inference.classifier import Classifier
 from inference.errors import ModelUnknown
 from inference.repository import Repository
 from inference.runtimes.base import Device
-from inference.runtimes.registry import AUTO
+from inference.runtimes.registry import AUTOMATIC
 from service.settings import Settings
 
 _log = logging.getLogger("bentoml.petalpaw")
@@ -95,6 +95,6 @@ class Loader:
     def load_all(self, keys: Iterable[Key]) -> list[Classifier]:
         """Several, in order, side by side where that harms nothing. Raises as `load` does."""
         # A GPU warms one at a time, and runtimes that race must not be slowed by a neighbour.
-        alone = self.device == "cuda" or self._settings.runtime == AUTO
+        alone = self.device == "cuda" or self._settings.runtime in AUTOMATIC
         with ThreadPoolExecutor(1 if alone else self._budget.streams) as pool:
             return list(pool.map(self.load, keys))

@@ -23,6 +23,19 @@ _FROM_KUBERNETES = re.compile(r"PETALPAW_(SERVICE_|PORT$|PORT_)")
 _MODEL = r"[a-z0-9][a-z0-9_-]{0,63}(/[1-9][0-9]{0,8})?"
 _SERVED = rf"^{_MODEL}(,{_MODEL})*$"
 
+RuntimeChoice = Literal[
+    "auto",
+    "auto-int8",
+    "onnx",
+    "tensorrt",
+    "torchscript",
+    "openvino",
+    "openvino-bf16",
+    "onnx-int8",
+    "openvino-int8",
+]
+"""What `petalpaw serve --runtime` takes too."""
+
 
 class Settings(BaseSettings):
     """The whole configuration of the service, validated before anything is loaded.
@@ -61,10 +74,10 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="The model for requests that name none. Not needed where one model is served."
     )
-    runtime: Literal["auto", "onnx", "tensorrt", "torchscript", "openvino", "openvino-bf16"] = Field(
+    runtime: RuntimeChoice = Field(
         "onnx",
         description="What runs the models; `auto` is the fastest of ONNX Runtime and OpenVINO that passes the "
-        "self-test, tried at the start.",
+        "self-test, tried at the start, `auto-int8` tries the models' int8 files too.",
     )
     cache: Path | None = Field(
         None, description="Where the engines that TensorRT builds are kept; by default `~/.cache/petalpaw`."

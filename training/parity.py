@@ -12,7 +12,7 @@ from torch import nn
 
 from inference.errors import ImageError
 from inference.golden import golden_crops
-from inference.manifest import PARITY, ParityFigure, ParityReport, Signature, Tensor
+from inference.manifest import INT8, PARITY, ParityFigure, ParityReport, Signature, Tensor
 from inference.prediction import Logits
 from inference.preprocessing import Crop
 from inference.repository import Artifact
@@ -85,7 +85,10 @@ def compare(runtime: str, device: Device, batch: int, expected: Logits, found: L
 
 
 def report(artifact: Artifact, comparisons: Iterable[Comparison]) -> ParityReport:
-    """Sum up, one figure per runtime and device, with the structural problems of the files, and write parity.json."""
+    """Sum up, one figure per runtime and device, with the structural problems of the files, and write parity.json.
+
+    The figures of the artifact's int8 file, which stand in its manifest, are taken over.
+    """
     comparisons = list(comparisons)
     problems = [f"{item.runtime} on {item.device}: {text}" for item in comparisons for text in item.problems]
     problems += structure_problems(artifact.folder / "model.onnx", artifact.manifest.signature)
@@ -94,17 +97,21 @@ def report(artifact: Artifact, comparisons: Iterable[Comparison]) -> ParityRepor
     if not photos:
         problems.append("no photo was compared; pass readable photos with --data, or --photos 1 or more")
     pairs = list(dict.fromkeys((item.runtime, item.device) for item in comparisons))
+    # The int8 file was compared with model.onnx when it was exported; its digest binds the figures to it.
+    quantized = artifact.manifest.quantized
+    read = [*(runtime_class(name).file for name, _ in pairs), *([INT8] if quantized else [])]
     summary = ParityReport(
         passed=not problems,
         files={
             # model.onnx and, beside a large one, model.onnx.data
             file: entry.sha256
             for file, entry in artifact.manifest.files.items()
-            if any(file.startswith(runtime_class(name).file) for name, _ in pairs)
+            if any(file.startswith(name) for name in read)
         },
         figures=tuple(
             _figure([item for item in comparisons if (item.runtime, item.device) == pair], artifact) for pair in pairs
         ),
+        quantized=quantized.figures if quantized else (),
         problems=tuple(problems),
         batches=BATCHES,
         photos=photos,

@@ -24,9 +24,9 @@ class Runtime(Protocol):
     """A loaded model: crops in, logits out.
 
     `file` is the artifact's file that the runtime reads, `devices` are those that it knows. `deviation` is how far
-    logits may be from PyTorch's beyond the artifact's tolerance, as a share of the golden logits' span: 0 but for
-    reduced precision. `execution_provider` names what really computes, checked after loading. `run` may be called
-    from several threads at once.
+    logits may be from the golden ones beyond the artifact's tolerance, as a share of the golden logits' span: 0 but
+    for reduced precision. The golden logits are PyTorch's, or for the int8 file its own. `execution_provider` names
+    what really computes, checked after loading. `run` may be called from several threads at once.
     """
 
     name: ClassVar[str]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from inference.errors import DeviceUnavailable, ManifestInvalid
+from inference.manifest import INT8
 from inference.prediction import Logits
 from inference.preprocessing import Crop
 from inference.runtimes.base import Device, Load
@@ -48,7 +49,7 @@ class OpenVinoRuntime:
                 f"runtime {self.name!r} was demanded but this CPU does not compute in bf16; choose runtime 'openvino'"
             )
         self.device: Device = device
-        self.execution_provider = f"openvino-{self.precision}"
+        self.execution_provider = "openvino-int8" if self.file == INT8 else f"openvino-{self.precision}"
         budget = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "NUM_STREAMS": str(load.streams),
@@ -91,3 +92,11 @@ class OpenVinoBf16Runtime(OpenVinoRuntime):
     name: ClassVar[str] = "openvino-bf16"
     deviation: ClassVar[float] = 0.25
     precision: ClassVar[str] = "bf16"
+
+
+class OpenVinoInt8Runtime(OpenVinoRuntime):
+    """The same from model.int8.onnx, held to the file's own golden logits like `onnx-int8`; the rest stays in f32."""
+
+    name: ClassVar[str] = "openvino-int8"
+    file: ClassVar[str] = INT8
+    deviation: ClassVar[float] = 0.1

@@ -7,20 +7,25 @@ from pathlib import Path
 from inference.errors import DeviceUnavailable, RuntimeMissing
 from inference.runtimes.base import Device, Load, Runtime
 
-AUTO = "auto"
-"""The fastest of `CANDIDATES`; `inference.trial` finds it."""
-
 RUNTIMES = {
     "onnx": "inference.runtimes.onnx:OnnxRuntime",
     "tensorrt": "inference.runtimes.tensorrt:TensorRtRuntime",
     "torchscript": "inference.runtimes.torchscript:TorchScriptRuntime",
     "openvino": "inference.runtimes.openvino:OpenVinoRuntime",
     "openvino-bf16": "inference.runtimes.openvino:OpenVinoBf16Runtime",
+    "onnx-int8": "inference.runtimes.onnx:OnnxInt8Runtime",
+    "openvino-int8": "inference.runtimes.openvino:OpenVinoInt8Runtime",
 }
 CANDIDATES = ("onnx", "openvino")
 """Full precision, and cheap to try: PyTorch takes seconds to import, TensorRT minutes to build an engine."""
 
-EXTRAS = {"torchscript": "train", "openvino": "openvino", "openvino-bf16": "openvino"}
+INT8_RUNTIMES = ("onnx-int8", "openvino-int8")
+"""What reads the artifact's int8 file, where it has one."""
+
+AUTOMATIC = {"auto": CANDIDATES, "auto-int8": (*CANDIDATES, *INT8_RUNTIMES)}
+"""Names that stand for the fastest of several; `inference.trial` finds it. int8 is chosen only where asked for."""
+
+EXTRAS = dict.fromkeys(("openvino", "openvino-bf16", "openvino-int8"), "openvino") | {"torchscript": "train"}
 """The extra of the petalpaw package that brings what a runtime needs; the others need none."""
 
 

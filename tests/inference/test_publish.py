@@ -99,8 +99,8 @@ def test_parity_gone_stale(models: Repository, exported: Path, replace: Callable
 
 
 def test_parity_does_not_cover_a_variant(models: Repository, exported: Path, replace: Callable[..., Path]) -> None:
-    replace(exported, "model.int8.onnx", b"unproven")
-    with pytest.raises(PublishRefused, match=r"does not cover model\.int8\.onnx"):
+    replace(exported, "model.int4.onnx", b"unproven")
+    with pytest.raises(PublishRefused, match=r"does not cover model\.int4\.onnx"):
         models.publish(exported)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from inference import classifier, trial
+from inference import classifier
 from inference.classifier import Classifier
 from inference.errors import DeviceUnavailable, ManifestInvalid, RuntimeMissing, SelfTestFailed
 from inference.golden import golden_crops
@@ -24,7 +24,15 @@ from inference.preprocessing import Crop
 from inference.repository import Artifact
 from inference.runtimes.base import Device, Load
 from inference.runtimes.onnx import OnnxRuntime
-from inference.runtimes.registry import CANDIDATES, EXTRAS, RUNTIMES, cuda_device_count, load_runtime, runtime_class
+from inference.runtimes.registry import (
+    AUTOMATIC,
+    CANDIDATES,
+    EXTRAS,
+    RUNTIMES,
+    cuda_device_count,
+    load_runtime,
+    runtime_class,
+)
 
 no_gpu = pytest.mark.skipif(cuda_device_count() > 0, reason="there is a GPU")
 
@@ -252,7 +260,7 @@ def race(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     for runtime in (Slow, Wrong, Gpu):
         monkeypatch.setitem(RUNTIMES, runtime.name, f"{__name__}:{runtime.__name__}")
     monkeypatch.setitem(RUNTIMES, "absent", "inference.runtimes.absent:Runtime")
-    return lambda *names: monkeypatch.setattr(trial, "CANDIDATES", names)
+    return lambda *names: monkeypatch.setitem(AUTOMATIC, "auto", names)
 
 
 def test_auto_is_the_fastest_that_gives_the_right_answers(

@@ -30,7 +30,7 @@ def test_the_documentation_is_the_code() -> None:
     ("name", "value", "said"),
     [
         ("DEVICE", "gpu", "'auto', 'cpu' or 'cuda'"),
-        ("RUNTIME", "tensorflow", "'torchscript', 'openvino' or 'openvino-bf16'"),
+        ("RUNTIME", "tensorflow", "'openvino-bf16', 'onnx-int8' or 'openvino-int8'"),
         ("BATCHING", "yes", "'auto', 'streams' or 'adaptive'"),
         ("STREAMS", "0", "greater than or equal to 1"),
         ("TOP_K", "many", "valid integer"),
