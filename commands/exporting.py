@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.options import messages
-from inference.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from inference.repository import Artifact
@@ -62,6 +61,8 @@ def export(
     it gives the same labels on the validation photos. A published artifact is copied to a new folder first, for
     `petalpaw publish`.
     """
+    from inference.manifest import MANIFEST
+
     published = (target / MANIFEST).is_file()
     if precision is PrecisionOption.fp32:
         if published or data or exclude or recipe or run:
