@@ -34,11 +34,11 @@ COPY training training
 RUN pip --python /opt/petalpaw/bin/python install --quiet --no-cache-dir --no-deps --no-build-isolation --prefix /layer/opt/petalpaw . \
     && layer
 
-# Without the CUDA provider: 285 MB that no CPU can use.
+# Without the CUDA provider: 285 MB that no CPU can use. (On ARM the lock has an ONNX Runtime that brings none.)
 FROM dependencies AS dependencies-cpu
 RUN pip --python /opt/petalpaw/bin/python uninstall --quiet --yes setuptools \
-    && rm /opt/petalpaw/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
-          /opt/petalpaw/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_tensorrt.so \
+    && rm -f /opt/petalpaw/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
+             /opt/petalpaw/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_tensorrt.so \
     && layer /opt/petalpaw
 
 FROM dependencies AS dependencies-cuda

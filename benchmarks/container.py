@@ -4,7 +4,7 @@
 
 Starts the guarded container (read-only, no capability, 600 MB) and `petalpaw serve` outside in turns, the latter with
 `--python`, which should be that of an environment with no more than requirements/serve.txt. Each is timed from the
-order to ready, then loaded by 8 clients for some seconds with one photo. CPU time is that of all the service's
+order to ready, then loaded by some clients for some seconds with one photo. CPU time is that of all the service's
 processes, which other work on the machine disturbs least; memory is the control group's peak. Medians, and the ratio
 within each round, are printed as Markdown. Loopback only; it ends by itself.
 """
@@ -82,10 +82,10 @@ def cpu_s(process: int) -> float:
     return sum(sum(each.cpu_times()[:2]) for each in (root, *root.children(recursive=True)))
 
 
-def loaded(url: str, ready_s: float, process: int, photo: bytes, seconds: float) -> Round:
+def loaded(url: str, ready_s: float, process: int, photo: bytes, seconds: float, clients: int) -> Round:
     """A second to warm up, then the load that is measured."""
     ready_cpu = cpu_s(process)
-    with Load(f"{url}/classify?model=catdog", photo) as load:
+    with Load(f"{url}/classify?model=catdog", photo, clients) as load:
         time.sleep(1)
         before, cpu, began = load.answered, cpu_s(process), time.perf_counter()
         time.sleep(seconds)
@@ -98,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--python", type=Path, default=Path(sys.executable))
     parser.add_argument("--photo", type=Path, required=True)
     chosen = parser.parse_args()
@@ -105,13 +106,18 @@ def main() -> None:
     within, without, peaks = [], [], []
     for _ in range(chosen.rounds):
         with inside() as (url, ready_s, process, name):
-            within.append(loaded(url, ready_s, process, photo, chosen.seconds))
+            within.append(loaded(url, ready_s, process, photo, chosen.seconds, chosen.clients))
             peaks.append(peak_mb(name))
         with outside(chosen.python) as (url, ready_s, process):
-            without.append(loaded(url, ready_s, process, photo, chosen.seconds))
+            without.append(loaded(url, ready_s, process, photo, chosen.seconds, chosen.clients))
         sys.stderr.write(f"{within[-1]} {without[-1]} load {os.getloadavg()[0]:.1f}\n")
     print("| | inside | outside | inside / outside |\n|---|---|---|---|")
-    rows = ("order to ready, s", "CPU until ready, s", "requests per second, 8 clients", "CPU per request, ms")
+    rows = (
+        "order to ready, s",
+        "CPU until ready, s",
+        f"requests per second, {chosen.clients} clients",
+        "CPU per request, ms",
+    )
     for row, ins, outs in zip(
         rows, zip(*map(astuple, within), strict=True), zip(*map(astuple, without), strict=True), strict=True
     ):
