@@ -49,11 +49,17 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class BytesItem:
-    """A picture that came with its source: a cell of a table, a member of a stream."""
+class _Given:
+    """What an input brings that is known as soon as it is listed."""
 
     id: int
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class BytesItem(_Given):
+    """A picture that came with its source: a cell of a table, a member of a stream."""
+
     data: bytes
 
     def stamp(self) -> str:
@@ -66,11 +72,9 @@ class BytesItem:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedItem:
+class FailedItem(_Given):
     """An input that is known to be unreadable: it ends as a row and not in silence."""
 
-    id: int
-    path: str
     problem: str
 
     def stamp(self) -> str:

@@ -79,6 +79,12 @@ def infer(picture: bytes) -> bytes:
     return json.dumps({"inputs": [tensor]}).encode()
 
 
+def no_objects(key: bytes) -> list[bytes]:
+    """Bodies that hold no JSON object, or one with this key that never ends."""
+    endless = [b'{"%b": ' % key + each for each in (b"[" * 100_000, b'{"a":' * 50_000)]
+    return [b"", b"{", b"null", b"[]", b'"%b"' % key, b"7", b"\xff\xfe\x00", b"[" * 100_000, *endless]
+
+
 def _json() -> Iterator[Broken]:
     deep = [b"[" * n for n in (10, 1000, 100_000)] + [b'{"a":' * n for n in (10, 1000, 100_000)]
     values = [
