@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from inference.golden import golden_crops
 from inference.manifest import (
+    INT8,
     MANIFEST,
     PARITY,
     Calibration,
@@ -19,6 +21,8 @@ from inference.manifest import (
     ParityFigure,
     ParityReport,
     Provenance,
+    Quantized,
+    QuantizedFigure,
     Signature,
     digest_of,
     file_entry,
@@ -129,6 +133,52 @@ def colour_artifact(folder: Path, name: str = "colours", labels: tuple[str, ...]
     )
     (folder / PARITY).write_text(report.model_dump_json(), encoding="utf-8")
     return folder
+
+
+INT8_SCALE = 36.0
+"""What the means are divided by in the int8 file of the tests; in model.onnx it is 32."""
+
+INT8_FIGURE = QuantizedFigure(
+    runtime="onnx-int8",
+    images=500,
+    agreement=0.998,
+    agreement_low=0.989,
+    agreement_high=0.9996,
+    accuracy=0.99,
+    accuracy_fp32=0.99,
+    max_difference=0.3,
+    mean_difference=0.05,
+)
+
+
+def with_int8(folder: Path) -> Path:
+    """Give an artifact of `colour_artifact` a second file, whose logits are a little smaller; the folder comes back."""
+    model = onnx.load(folder / "model.onnx")
+    (scale,) = (tensor for tensor in model.graph.initializer if tensor.name == "scale")
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.float32(INT8_SCALE), "scale"))
+    onnx.save(model, folder / INT8)
+    manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    logits = golden_crops(32).astype(np.float32).mean(axis=(1, 2)) / INT8_SCALE
+    quantized = Quantized(
+        calibration="minmax",
+        images=128,
+        excluded=("features.0",),
+        golden=manifest.golden.model_copy(update={"logits": tuple(tuple(map(float, row)) for row in logits)}),
+        figures=(INT8_FIGURE,),
+    )
+    entry = file_entry(folder / INT8)
+    changed = manifest.model_copy(update={"files": manifest.files | {INT8: entry}, "quantized": quantized})
+    (folder / MANIFEST).write_text(changed.to_json(), encoding="utf-8")
+    report = ParityReport.model_validate_json((folder / PARITY).read_bytes())
+    covering = report.model_copy(update={"files": report.files | {INT8: entry.sha256}})
+    (folder / PARITY).write_text(covering.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def quantized(exported: Path) -> Path:
+    """The folder of an exported artifact with an int8 file."""
+    return with_int8(exported)
 
 
 @pytest.fixture

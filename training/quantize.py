@@ -41,7 +41,7 @@ where the first one's output is quantised (docs/runtimes.md)."""
 _LINEAR = ("Conv", "Gemm")
 _QUANTIZED = (*_LINEAR, "MatMul", "Add", "Clip", "Relu", "MaxPool", "Concat")
 _PREFIX, _SUFFIX = "network.", ".weight"  # of training.backbones.Normalized
-_CORRECTED = 64  # crops whose means a bias is corrected by
+_CORRECTED = 128  # crops at most whose means a bias is corrected by: each is run once for every layer
 _BATCH = 16
 
 

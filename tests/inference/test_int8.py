@@ -21,49 +21,13 @@ from inference.errors import (
 )
 from inference.features import FeatureClassifier
 from inference.golden import golden_crops
-from inference.manifest import INT8, MANIFEST, PARITY, file_entry
+from inference.manifest import INT8, MANIFEST
 from inference.repository import Artifact, Repository
 from inference.runtimes.registry import AUTOMATIC, RUNTIMES
+from tests.conftest import INT8_FIGURE, INT8_SCALE
 from tests.inference.conftest import Change
 
-FIGURE = {
-    "runtime": "onnx-int8",
-    "images": 500,
-    "agreement": 0.998,
-    "agreement_low": 0.989,
-    "agreement_high": 0.9996,
-    "accuracy": 0.99,
-    "accuracy_fp32": 0.99,
-    "max_difference": 0.3,
-    "mean_difference": 0.05,
-}
-SCALE = 36.0  # of the int8 file here; 32 of model.onnx
-
-
-@pytest.fixture
-def quantized(exported: Path, edit: Callable[[Path, Change], Path]) -> Path:
-    """An exported artifact with a second file whose logits are those of the first times 32/36."""
-    model = onnx.load(exported / "model.onnx")
-    (scale,) = (tensor for tensor in model.graph.initializer if tensor.name == "scale")
-    scale.CopyFrom(onnx.numpy_helper.from_array(np.float32(SCALE), "scale"))
-    onnx.save(model, exported / INT8)
-
-    def describe(content: dict[str, object]) -> None:
-        golden = dict(content["golden"], logits=(golden_crops(32).mean(axis=(1, 2)) / SCALE).tolist())  # type: ignore[call-overload]
-        content["files"][INT8] = file_entry(exported / INT8).model_dump()  # type: ignore[index]
-        content["quantized"] = {
-            "calibration": "minmax",
-            "images": 128,
-            "excluded": ["features.0"],
-            "golden": golden,
-            "figures": [FIGURE],
-        }
-
-    edit(exported, describe)
-    report = json.loads((exported / PARITY).read_text())
-    report["files"][INT8] = file_entry(exported / INT8).sha256
-    (exported / PARITY).write_text(json.dumps(report))
-    return exported
+FIGURE = INT8_FIGURE.model_dump()
 
 
 @pytest.mark.parametrize("name", ["onnx-int8", "openvino-int8"])
@@ -73,7 +37,7 @@ def test_it_is_loaded_by_name_and_gives_its_own_answers(quantized: Path, name: s
     loaded = Classifier.load(Artifact.open(quantized), runtime=name, device="cpu")
     assert loaded.runtime.name == name
     crops = golden_crops(32)
-    assert_allclose(loaded.logits(crops), crops.astype(np.float32).mean(axis=(1, 2)) / SCALE, atol=1e-4)
+    assert_allclose(loaded.logits(crops), crops.astype(np.float32).mean(axis=(1, 2)) / INT8_SCALE, atol=1e-4)
     assert_allclose(
         Classifier.load(Artifact.open(quantized)).logits(crops),
         crops.astype(np.float32).mean(axis=(1, 2)) / 32,
@@ -87,7 +51,7 @@ def test_another_file_than_was_measured_fails_the_self_test(
     """Such as kernels whose products overflow: the file is right, its answers are not."""
     model = onnx.load(quantized / INT8)
     (scale,) = (tensor for tensor in model.graph.initializer if tensor.name == "scale")
-    scale.CopyFrom(onnx.numpy_helper.from_array(np.float32(2 * SCALE), "scale"))
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.float32(2 * INT8_SCALE), "scale"))
     replace(quantized, INT8, model.SerializeToString())
     with pytest.raises(SelfTestFailed, match=r"differ from those of model\.int8\.onnx at its export by"):
         Classifier.load(Artifact.open(quantized), runtime="onnx-int8", device="cpu")
