@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/gate.py                    # make gate
 
 Makes its own pictures, starts `petalpaw serve` once, and lets the service (wrk, 16 clients) and the in-process limit
-take turns. The median ratio of the rounds is compared with a floor far below what an idle machine shows, so that only a
-clear loss fails: exit status 1.
+take turns. The median ratio of the rounds is compared with a floor well below what an idle machine shows, so that only
+a clear loss fails: exit status 1. A machine that is busy all the while slows both; one that is busy now and then spoils
+a round, and the median leaves it out.
 """
 
 import argparse

@@ -37,6 +37,7 @@ def draw(records: list[Record], path: Path) -> None:
     _bars(kinds, names, _KINDS, share)
     kinds.set_title("share of the in-process limit at 16 clients, by kind of picture")
     for axes in (rates, tails, kinds):
+        axes.margins(y=0.2)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8, ncols=4)
         axes.spines[["top", "right"]].set_visible(False)

@@ -33,7 +33,8 @@ def document(results: dict[str, Any]) -> str:
         "Rates, latencies and CPU time are medians over the rounds. A ratio is taken within each round, then the",
         "median of those: *of the limit* to the in-process limit (one stream for one client, a stream per core",
         "otherwise), *Petalpaw ÷ it* between Petalpaw and that contender. Errors are added up. The clients share the",
-        "cores with the server.",
+        "cores with the server. An open loop asks each for a share of its own best closed-loop rate. ~: the two were",
+        "never in the same round; by way of each one's ratio to the limit.",
     ]
     for kind, about in results["pictures"].items():
         mean = about["mean_bytes"] / 1000
@@ -121,6 +122,8 @@ def _table(records: list[Record], load: str) -> Iterator[str]:
     yield f"| {' | '.join(titles)} |"
     yield "|---" * len(titles) + "|"
     present = dict.fromkeys(record["contender"] for record in records if any(_of(records, load, record["contender"])))
+    if load.startswith("open"):
+        present.pop(LIMIT, None)
     for name in sorted(present, key=lambda name: -(median(records, load, name, "rate") or 0)):
         yield f"| {' | '.join(_cells(records, load, name))} |"
 
@@ -129,9 +132,18 @@ def _cells(records: list[Record], load: str, name: str) -> Iterator[str]:
     group = list(_of(records, load, name))
     rates = [record["rate"] for record in group]
     yield from (name, f"{statistics.median(rates):.1f}", f"{len(rates)}: {min(rates):.0f}–{max(rates):.0f}")
-    for one, other in ((name, LIMIT), (OURS, name)):
-        found = ratios(records, load, one, other)
-        yield f"{statistics.median(found):.2f}" if found else ""
+    share = ratios(records, load, name, LIMIT)
+    yield f"{statistics.median(share):.2f}" if share else ""
+    yield "" if load.startswith("open") else _against(records, load, name)
     for figure, (_, form) in _COLUMNS.items():
         values = [record[figure] for record in group if figure in record]
         yield form.format(sum(values) if figure == "errors" else statistics.median(values)) if values else ""
+
+
+def _against(records: list[Record], load: str, name: str) -> str:
+    """Petalpaw's rate ÷ that of `name`; by way of the limit where they never met in a round."""
+    met = ratios(records, load, OURS, name)
+    if met:
+        return f"{statistics.median(met):.2f}"
+    ours, theirs = (ratios(records, load, each, LIMIT) for each in (OURS, name))
+    return f"~{statistics.median(ours) / statistics.median(theirs):.2f}" if ours and theirs else ""

@@ -4,6 +4,7 @@
 # the benchmark's clients.
 set -euo pipefail
 bin=$(dirname "$1"); here=$(dirname "$(readlink -f "$0")"); mkdir -p store
+export TMPDIR=$PWD  # its pid file lies there: one for all would refuse to start after a run that was killed
 "$bin/torch-model-archiver" --model-name plain --version 1 --handler "$here/torchserve_plain.py" \
   --extra-files "$here/plain.py" --export-path store --force
 cat > config.properties <<EOF
