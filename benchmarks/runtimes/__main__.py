@@ -8,12 +8,12 @@
 answers of every entrant are from eager PyTorch's; it may run on a busy machine. `measure` needs an idle one: each cell
 takes turns with the reference, ONNX Runtime in fp32, one thread, batch 1, and each of both has a process of its own. It
 may be called entrant by entrant: results are added to the JSON. `report` makes the table and the chart from that.
+Where a GPU is, gpu.py has more entrants: CUDA, I/O binding, CUDA graphs, TensorRT, nvJPEG.
 """
 
 import argparse
 import json
 import random
-import shlex
 import sys
 import tempfile
 import time
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from entrants import ENTRANTS
+from entrants import entrants
 from trial import LONGEST, agreement, measured
 
 ROOT = Path(__file__).parents[2]
@@ -36,10 +36,9 @@ from report import machine  # noqa: E402
 
 def main() -> None:
     options = _options()
-    results: dict[str, Any] = {"machine": "", "calls": [], "agreement": [], "refusals": {}, "records": []}
+    results: dict[str, Any] = {"machine": "", "agreement": [], "refusals": {}, "records": []}
     if options.json.exists():
         results |= json.loads(options.json.read_text())
-    results["calls"] = list(dict.fromkeys([*results["calls"], shlex.join(sys.argv[1:])]))
     {"prepare": prepare, "measure": measure, "report": report}[options.stage](options, results)
 
 
@@ -75,8 +74,8 @@ def measure(options: argparse.Namespace, results: dict[str, Any]) -> None:
             key = {name: record[name] for name in ("entrant", "network", "kind", "streams", "threads", "batch")}
             results["records"] = [each for each in results["records"] if not key.items() <= each.items()]
             results["records"].append(record)
-        results["machine"] = machine()
-        _write(options.json, results)
+            results["machine"] = machine()
+            _write(options.json, results)
         print(f"{entrant}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
@@ -117,7 +116,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "petalpaw-runtimes")
     parser.add_argument("--json", type=Path, default=RESULTS / "runtimes.json")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
-    parser.add_argument("--entrants", nargs="+", default=list(ENTRANTS), choices=list(ENTRANTS))
+    parser.add_argument("--entrants", nargs="+", default=list(entrants()), choices=list(entrants()))
     parser.add_argument("--photos", type=Path, help="a folder of JPEG photos; labels are compared on these")
     parser.add_argument("--calibration", type=Path, help="a folder of others, for int8")
     parser.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE", help="else they are random")

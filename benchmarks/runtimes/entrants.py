@@ -9,8 +9,8 @@ import numpy as np
 
 from inference.prediction import Logits
 from inference.preprocessing import Crop
-from inference.runtimes.base import Load
-from inference.runtimes.registry import load_runtime
+from inference.runtimes.base import Device, Load
+from inference.runtimes.registry import cuda_device_count, load_runtime
 
 
 class Shape(NamedTuple):
@@ -29,12 +29,12 @@ Loader = Callable[[Path, str, Shape], Run]
 """Folder, network and shape to what runs it."""
 
 
-def _published(runtime: str, precision: str) -> Loader:
+def published(runtime: str, precision: str, device: Device = "cpu") -> Loader:
     """One of Petalpaw's own runtimes over a file of one precision."""
 
     def load(folder: Path, network: str, shape: Shape) -> Run:
         sizes = Load(threads=shape.threads, streams=shape.streams)
-        return load_runtime(runtime, folder / network / precision, "cpu", sizes).run
+        return load_runtime(runtime, folder / network / precision, device, sizes).run
 
     return load
 
@@ -64,16 +64,25 @@ def _torch(module: Any) -> Run:
 
 
 ENTRANTS: dict[str, Loader] = {
-    "onnx fp32": _published("onnx", "fp32"),
-    "onnx int8": _published("onnx", "int8"),
-    "openvino fp32": _published("openvino", "fp32"),
-    "openvino bf16": _published("openvino-bf16", "fp32"),
-    "openvino int8": _published("openvino", "int8"),
-    "torchscript": _published("torchscript", "fp32"),
+    "onnx fp32": published("onnx", "fp32"),
+    "onnx int8": published("onnx", "int8"),
+    "openvino fp32": published("openvino", "fp32"),
+    "openvino bf16": published("openvino-bf16", "fp32"),
+    "openvino int8": published("openvino", "int8"),
+    "torchscript": published("torchscript", "fp32"),
     "torch eager": _eager,
     "torch compiled": _compiled,
 }
 REFERENCE = "onnx fp32"
+
+
+def entrants() -> dict[str, Loader]:
+    """All of them, with those for a GPU where one is."""
+    if not cuda_device_count():
+        return ENTRANTS
+    import gpu
+
+    return ENTRANTS | gpu.ENTRANTS
 
 
 def use_threads(threads: int) -> None:

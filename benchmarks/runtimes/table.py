@@ -15,12 +15,16 @@ def document(results: dict[str, Any]) -> str:
         "# Runtimes beside each other",
         results["machine"],
         "```sh",
-        *(f".venv/bin/python benchmarks/runtimes {each}" for each in results["calls"]),
+        ".venv/bin/python benchmarks/runtimes prepare --photos DATA/catdog/val --calibration DATA/catdog/train \\",
+        "  --weights mobilenet_v2=WEIGHTS.pth",
+        ".venv/bin/python benchmarks/runtimes measure      # or entrant by entrant: --entrants …",
+        ".venv/bin/python benchmarks/runtimes report",
         "```",
         "A cell is images/s and, in brackets, the ratio to the reference beside which it was measured, round by",
         "round: ONNX Runtime in fp32, one thread, batch 1, of the same kind. Medians of the rounds. A – stands for a",
         f"call that would take longer than {LONGEST:g} s. *S × T*: S calls at a time, each with T threads inside the",
         "runtime.",
+        *_about_gpus(results["records"]),
         "![Ratios by batch](runtimes.png)",
         "",
         "## Answers",
@@ -30,6 +34,15 @@ def document(results: dict[str, Any]) -> str:
     for network in dict.fromkeys(record["network"] for record in results["records"]):
         lines += ["", f"## {network}", *_network([each for each in results["records"] if each["network"] == network])]
     return "\n".join(lines) + "\n"
+
+
+def _about_gpus(records: list[Record]) -> list[str]:
+    if any("cuda" in each["entrant"] for each in records):
+        return []
+    return [
+        "No GPU was there: the entrants of gpu.py (CUDA, I/O binding, CUDA graphs, TensorRT, nvJPEG) are written, and",
+        "have never been run.",
+    ]
 
 
 def _answers(agreement: list[Record]) -> Iterator[str]:

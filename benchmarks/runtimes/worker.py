@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
-from entrants import ENTRANTS, Run, Shape, use_threads
+from entrants import Run, Shape, entrants, use_threads
 
 from inference.prediction import Logits
 from inference.preprocessing import Crop, Preprocessing
@@ -81,10 +81,10 @@ class Bench:
     """The working side: what is loaded stays."""
 
     def __init__(self, entrant: str, folder: Path) -> None:
-        self.folder = folder
+        self.entrant = entrant
         self.crops = np.load(folder / "photos.npy")
         self.pictures = [path.read_bytes() for path in sorted((folder / "pictures").iterdir())]
-        self.loaded: Callable[[str, Shape], Run] = cache(lambda *what: ENTRANTS[entrant](folder, *what))
+        self.loaded: Callable[[str, Shape], Run] = cache(lambda *what: entrants()[entrant](folder, *what))
 
     def rate(self, cell: Cell, seconds: float) -> float:
         run = self.loaded(cell.network, cell.shape)
@@ -114,4 +114,11 @@ class Bench:
         preprocessing, pictures = Preprocessing(), itertools.cycle(self.pictures)
         each = decoders.map if cell.shape.threads > 1 else map
         while True:
-            yield np.stack(list(each(preprocessing, itertools.islice(pictures, cell.batch))))
+            batch = list(itertools.islice(pictures, cell.batch))
+            yield _on_gpu(batch) if "nvJPEG" in self.entrant else np.stack(list(each(preprocessing, batch)))
+
+
+def _on_gpu(pictures: list[bytes]) -> Crop:
+    from gpu import decoded
+
+    return decoded(pictures)
