@@ -2,12 +2,11 @@
 
 <folder>/photos.npy pictures/                    crops of photos as they are; encoded pictures for the pipeline
 <folder>/<network>/fp32/model.onnx model.torchscript.pt
-<folder>/<network>/int8/model.onnx               static QDQ, per channel
+<folder>/<network>/int8/model.onnx               as petalpaw export --precision int8 makes it
 <folder>/<network>/compiled/<threads>.pt2        AOTInductor's, for so many threads
 <folder>/<network>/state.pt expected.npy         weights, and what eager PyTorch answers to the crops
 """
 
-import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnxruntime import quantization
 from torch import nn
 from torchvision import models
 
@@ -24,6 +22,7 @@ from inference.prediction import Logits
 from inference.preprocessing import Crop, Preprocessing
 from training.backbones import Normalized
 from training.export import eager_logits, export_onnx, export_torchscript
+from training.quantize import quantize
 from training.sections import Normalization
 
 NETWORKS = ("mobilenet_v2", "resnet50", "vit_b_16")
@@ -45,7 +44,8 @@ def prepare(folder: Path, name: str, weights: Path | None, calibration: Crop) ->
     np.save(home / "expected.npy", _answers(module, crops if weights else crops[:32]))
     export_onnx(module, crops[:2], home / "fp32" / "model.onnx")
     export_torchscript(module, crops[:2], home / "fp32" / "model.torchscript.pt")
-    quantise(home / "fp32" / "model.onnx", home / "int8" / "model.onnx", calibration)
+    # Random weights have no labels to keep: their int8 file is there for its speed.
+    quantize(home / "fp32" / "model.onnx", home / "int8" / "model.onnx", calibration if weights else calibration[:4])
     for threads in THREADS:
         _compile(load(folder, name), crops[:2], home / "compiled" / f"{threads}.pt2", threads)
 
@@ -60,32 +60,6 @@ def load(folder: Path, name: str) -> Normalized:
 def crops_of(photos: Iterable[Path], count: int) -> Crop:
     """uint8 (count, 224, 224, 3) of the first photos that can be read."""
     return np.stack([crop for crop, _ in zip(_readable(photos), range(count), strict=False)])
-
-
-def quantise(source: Path, target: Path, calibration: Crop) -> None:
-    """int8 weights per output channel and uint8 activations, ranges from the calibration crops."""
-    prepared = target.with_name("prepared.onnx")
-    quantization.quant_pre_process(source, prepared, skip_symbolic_shape=True)
-    logging.getLogger().setLevel(logging.ERROR)  # it warns of every tensor that stays float
-    quantization.quantize_static(
-        prepared,
-        target,
-        _Calibration(calibration),
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-    )
-    prepared.unlink()
-
-
-class _Calibration(quantization.CalibrationDataReader):
-    def __init__(self, crops: Crop) -> None:
-        self._crops = iter(crops)
-
-    def get_next(self) -> dict[str, Crop] | None:
-        crop = next(self._crops, None)
-        return None if crop is None else {"images": crop[None]}
 
 
 def refusal_of_bf16() -> str:

@@ -29,8 +29,11 @@ class Findings:
         one, two = self.median(ONE, "rate"), self.median(WHOLE, "rate")
         self.one, self.contention = one, max(0.0, 2 * one / two - 1)
 
+    def rates(self, setting: str, key: str = "rate") -> list[float]:
+        return [each[key] for each in self.results["records"] if each["setting"] == setting]
+
     def median(self, setting: str, key: str) -> float:
-        return statistics.median(each[key] for each in self.results["records"] if each["setting"] == setting)
+        return statistics.median(self.rates(setting, key))
 
     def law(self, cores: int) -> float:
         """The universal scalability law without its second term, which two points cannot give."""
@@ -47,6 +50,7 @@ def document(results: dict[str, Any]) -> str:
     sections = (_measured(found), _fit(found), _cores(found), _bottlenecks(found), _gpus(found), _cost(found))
     head = ["# How the service scales", results["machine"], "```sh"]
     head += [".venv/bin/python benchmarks/scaling --photos DATA", "```"]
+    head += ["![Images per second by cores](scaling.png)"]
     return "\n".join([*head, *(line for section in sections for line in section)]) + "\n"
 
 
@@ -87,6 +91,12 @@ def _fit(found: Findings) -> Iterator[str]:
     yield f"{python}: it then gives {again:.0f} images/s on two cores, {rate:.0f} were measured. Where it was not"
     two, apart = found.median(SETTINGS[-2].name, "rate"), simulated(costs, 2, 2, CLIENTS).rate
     yield f"fitted, with two processes, it gives {apart:.0f}, and {two:.0f} were measured."
+    lowest, highest = (
+        1 / (each.loop + each.python)
+        for each in (fitted(found.local, 2, pick(found.rates(WHOLE)), CLIENTS) for pick in (min, max))
+    )
+    yield "That figure hangs on a few per cent: fitted to the slowest and to the fastest round instead, a process would"
+    yield f"end at {lowest:.0f} and at {highest:.0f} images/s."
     yield f"The universal scalability law on one and two cores gives a contention of {found.contention:.3f}; its"
     yield "coherency term needs a third point and is taken as 0."
 
