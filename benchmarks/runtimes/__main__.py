@@ -17,12 +17,13 @@ import random
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from entrants import entrants
-from trial import LONGEST, agreement, measured
+from trial import LONGEST, agreement, measured, with_ratios
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -74,7 +75,7 @@ def measure(options: argparse.Namespace, results: dict[str, Any]) -> None:
             key = {name: record[name] for name in ("entrant", "network", "kind", "streams", "threads", "batch")}
             results["records"] = [each for each in results["records"] if not key.items() <= each.items()]
             results["records"].append(record)
-            results["machine"] = machine()
+            results["machine"] = f"{machine()} {_versions()}."
             _write(options.json, results)
         print(f"{entrant}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 
@@ -84,6 +85,7 @@ def report(options: argparse.Namespace, results: dict[str, Any]) -> None:
     from chart import draw
     from table import document
 
+    results["records"] = with_ratios(results["records"])
     options.json.with_suffix(".md").write_text(document(results))
     draw(options.json.with_suffix(".png"), results["records"])
 
@@ -98,6 +100,10 @@ def _photographs(options: argparse.Namespace) -> None:
     np.save(options.folder / "photos.npy", networks.crops_of(chosen, options.count))
     for index, picture in enumerate(pictures(options.photos, KINDS["photos"], 64)):
         (options.folder / "pictures" / f"{index:02d}.jpg").write_bytes(picture)
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version(name)}" for name in ("onnxruntime-gpu", "openvino", "torch"))
 
 
 def _write(path: Path, results: dict[str, Any]) -> None:

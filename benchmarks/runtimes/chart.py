@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from trial import Record
+from trial import BATCHES, Record
 
 from evaluation.pictures import save
 
@@ -30,6 +30,7 @@ def draw(path: Path, records: list[Record]) -> None:
                     points = sorted((each["batch"], each["ratio"]) for each in line)
                     axes.plot(*zip(*points, strict=True), f"C{number}", marker=".", label=entrant)
                 axes.set_xscale("log", base=2)
+                axes.set_xticks(BATCHES["model"], map(str, BATCHES["model"]))
                 axes.set(title=f"{network}, {title}", ylim=(0, None))
         for axes in panels[-1]:
             axes.set_xlabel("batch")

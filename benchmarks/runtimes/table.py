@@ -1,5 +1,6 @@
 """The records as Markdown."""
 
+import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ _KINDS: dict[Kind, str] = {"model": "The model alone", "pipeline": "Decoding, pr
 
 def document(results: dict[str, Any]) -> str:
     """The machine, the answers, and a table per network, kind and shape."""
+    low, high = _spread(results["records"])
     lines = [
         "# Runtimes beside each other",
         results["machine"],
@@ -20,10 +22,13 @@ def document(results: dict[str, Any]) -> str:
         ".venv/bin/python benchmarks/runtimes measure      # or entrant by entrant: --entrants …",
         ".venv/bin/python benchmarks/runtimes report",
         "```",
-        "A cell is images/s and, in brackets, the ratio to the reference beside which it was measured, round by",
-        "round: ONNX Runtime in fp32, one thread, batch 1, of the same kind. Medians of the rounds. A – stands for a",
-        f"call that would take longer than {LONGEST:g} s. *S × T*: S calls at a time, each with T threads inside the",
-        "runtime.",
+        "A cell is images/s and, in brackets, the ratio to the reference: ONNX Runtime in fp32, one thread, batch 1,",
+        "of the same kind, measured before every cell. Medians of the rounds; a round's reference is the median of",
+        f"its references. Nine tenths of the references lay between {low:.0%} and {high:.0%} of the median beside their",
+        "cell: the machine was not quite still, differences below a tenth mean little, and so does a cell that stands",
+        f"out from its neighbours. A – stands for a call that would have taken longer than {LONGEST:g} s, by the batch",
+        "before. *S × T*: S calls at a time, each with T threads inside the runtime. *torch compiled* is AOTInductor:",
+        "torch.compile's code generator run ahead of time.",
         *_about_gpus(results["records"]),
         "![Ratios by batch](runtimes.png)",
         "",
@@ -34,6 +39,13 @@ def document(results: dict[str, Any]) -> str:
     for network in dict.fromkeys(record["network"] for record in results["records"]):
         lines += ["", f"## {network}", *_network([each for each in results["records"] if each["network"] == network])]
     return "\n".join(lines) + "\n"
+
+
+def _spread(records: list[Record]) -> tuple[float, float]:
+    """Between which shares of their record's median nine tenths of the references lie."""
+    shares = [each / statistics.median(record["references"]) for record in records for each in record["references"]]
+    cuts = statistics.quantiles(shares, n=20)
+    return cuts[0], cuts[-1]
 
 
 def _about_gpus(records: list[Record]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import statistics
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,31 @@ def _fitting(worker: Worker, network: str, longest: float) -> Iterator[Cell]:
                 yield cell
 
 
+def with_ratios(records: list[Record]) -> list[Record]:
+    """Each with `ratio`, to the median reference of its run, network, kind and round; the median over the rounds."""
+    references: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    for record in records:
+        for number, reference in enumerate(record["references"]):
+            references[*_run(record), number].append(reference)
+    bases = {key: statistics.median(found) for key, found in references.items()}
+    return [
+        record
+        | {
+            "ratio": statistics.median(
+                rate / bases[*_run(record), number] for number, rate in enumerate(record["rates"])
+            )
+        }
+        for record in records
+    ]
+
+
+def _run(record: Record) -> tuple[object, ...]:
+    return record["entrant"], record["network"], record["kind"]
+
+
 def _record(entrant: str, cell: Cell, found: list[tuple[float, float]]) -> Record:
     references, rates = zip(*found, strict=True)
-    ratio = statistics.median(rate / reference for reference, rate in found)
-    print(f"{entrant}: {cell}: {ratio:.2f}", file=sys.stderr, flush=True)
+    print(f"{entrant}: {cell}: {statistics.median(rates):.1f} images/s", file=sys.stderr, flush=True)
     return {
         "entrant": entrant,
         "network": cell.network,
@@ -72,7 +94,6 @@ def _record(entrant: str, cell: Cell, found: list[tuple[float, float]]) -> Recor
         "threads": cell.shape.threads,
         "batch": cell.batch,
         "rate": round(statistics.median(rates), 2),
-        "ratio": round(ratio, 3),
         "rates": [round(rate, 2) for rate in rates],
         "references": [round(rate, 2) for rate in references],
     }
