@@ -30,6 +30,7 @@ api = FastAPI(
     docs_url=None,
     redoc_url=None,
     openapi_url=None,
+    redirect_slashes=False,
 )
 for part in (classify, listing, metrics, readiness, schema, addresses, routes):
     api.include_router(part.router)

@@ -17,22 +17,18 @@ if not launch.supervising():
     launch.refuse_what_nobody_catches()
 
     from inference.budget import SPARE_STREAMS, Budget
-    from service import classify, logs, readiness, schema
+    from service import classify, logs
     from service.api import api
     from service.catalog import Catalog
     from service.connection import Limits, limit_connections
     from service.drain import Drain, running_server
-    from service.edge import Edge
     from service.metrics import Metrics, forget_ended_processes
-    from service.overlay import Overlay, Shortcut
+    from service.overlay import stand_before
     from service.security import Gate
     from service.settings import misspelt, read_settings
     from service.streams import streams
-    from service.telemetry import Telemetry, note_refused
+    from service.telemetry import note_refused
     from service.tracing import Tracing
-
-# BentoML's own limit answers in a form of its own; the setting request_timeout_s, which comes first, must be below.
-_LONGEST_REQUEST_S = 60
 
 # Ours say more (service/telemetry.py): BentoML's metrics and spans are named after whatever path a stranger asks for,
 # and its access log fails on a content type that is not UTF-8, in the middle of the answer.
@@ -45,7 +41,7 @@ _SEEING = {
 _log = logging.getLogger("bentoml.petalpaw")
 
 
-@bentoml.service(name="petalpaw", workers=1, traffic={"timeout": _LONGEST_REQUEST_S}, **_SEEING)
+@bentoml.service(name="petalpaw", workers=1, **_SEEING)
 class Petalpaw:
     """Image classification with an outcome for every picture."""
 
@@ -80,9 +76,10 @@ class Petalpaw:
         api.state.gate = Gate.of(settings)
         _log.info("%s", api.state.gate)
         api.state.drain = Drain(settings.drain_notice_s, settings.drain_timeout_s)
-        if server := running_server():
-            api.state.drain.attend(server)
-            limit_connections(server, Limits.of(settings), partial(note_refused, api.state))
+        server = running_server()
+        api.state.drain.attend(server)
+        limit_connections(server, Limits.of(settings), partial(note_refused, api.state))
+        stand_before(server, api, classify.router)
         budget = Budget.plan(streams=settings.streams, threads=settings.threads, spare=SPARE_STREAMS)
         _log.info("budget: %s", budget)
         catalog = Catalog.open(settings, budget)
@@ -98,10 +95,6 @@ class Petalpaw:
 
 if not launch.supervising():
     # mypy does not see that a class decorator returns something else.
-    made = cast("bentoml.Service[Petalpaw]", Petalpaw)
-    api.state.service = made
-    made.mount_asgi_app(api)
-    made.add_asgi_middleware(Telemetry, state=api.state)
-    made.add_asgi_middleware(Edge, state=api.state)
-    shortcut = Shortcut(api, classify.router)
-    made.add_asgi_middleware(Overlay, api=api, paths=(readiness.PATH, schema.PATH), shortcut=shortcut)
+    api.state.service = cast("bentoml.Service[Petalpaw]", Petalpaw)
+    # For BentoML's own document and description; requests come by another way (service/overlay.py).
+    api.state.service.mount_asgi_app(api)

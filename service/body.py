@@ -12,9 +12,10 @@ import binascii
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -109,18 +110,26 @@ class _Form:
     """
 
     def __init__(self, content_type: str, max_images: int) -> None:
-        boundary = parse_options_header(content_type)[1].get("boundary", "")
-        if not 1 <= len(boundary) <= _MAX_BOUNDARY:
-            raise ParameterInvalid(f"the multipart boundary must have 1 to {_MAX_BOUNDARY} characters")
+        header = Message()
+        header["Content-Type"] = content_type
+        boundary = header.get_boundary("")
+        if not (boundary.isascii() and 1 <= len(boundary) <= _MAX_BOUNDARY):
+            raise ParameterInvalid(
+                f"the content type of a multipart body must name its boundary, 1 to {_MAX_BOUNDARY} ASCII characters"
+            )
         self.pictures: list[Picture] = []
         self.fields: list[tuple[str, str]] = []
         self._max_images = max_images
-        self._parser = PushMultipartParser(boundary)
+        # Strict: a header folded into many lines would be put together anew with each of them. latin-1 takes any byte.
+        self._parser = PushMultipartParser(boundary, header_charset="latin-1", strict=True)
         self._part: MultipartSegment | None = None
+        self._parts = 0
         self._data: list[bytes] = []
 
     def take(self, chunk: bytes) -> None:
         """The next bytes of the body."""
+        if self._part is None and self._parts and not chunk.strip(b"\r\n"):
+            return  # the end of the line of the closing boundary
         for event in self._parser.parse(chunk):
             if isinstance(event, MultipartSegment):
                 self._begin(event)
@@ -139,7 +148,8 @@ class _Form:
             raise ParameterInvalid("the multipart body ends before its closing boundary; send it whole") from None
 
     def _begin(self, part: MultipartSegment) -> None:
-        if len(self.pictures) + len(self.fields) == self._max_images + len(PARAMETERS):
+        self._parts += 1
+        if self._parts > self._max_images + len(PARAMETERS):
             raise _too_many(self._max_images)
         if part.name not in FIELDS:
             raise _unknown([part.name], FIELDS, "part")
@@ -153,7 +163,7 @@ class _Form:
         if self._part.filename is None:
             self.fields.append((self._part.name, _unquoted(data.decode())))
         else:
-            self.pictures.append(Picture(data, _printable(self._part.filename)))
+            self.pictures.append(Picture(data, _decoded(self._part.filename)))
         self._part, self._data = None, []
 
 
@@ -166,7 +176,7 @@ async def _from_multipart(
             if chunk:
                 form.take(chunk)
     except MultipartError as error:
-        raise ParameterInvalid(f"the multipart body cannot be read: {error}") from None
+        raise ParameterInvalid(f"the multipart body cannot be read: {error.args[0]}") from None
     except UnicodeError:
         raise ParameterInvalid("the text in the multipart body is not UTF-8") from None
     form.end()
@@ -178,9 +188,12 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
 
 
-def _printable(filename: str | None) -> str | None:
-    """A file name that JSON can carry: some charsets decode to halves of characters."""
-    return filename.encode("utf-8", "replace").decode("utf-8") if filename else None
+def _decoded(filename: str) -> str | None:
+    """A file name of a header that was read as latin-1: UTF-8 where it can be that."""
+    try:
+        return filename.encode("latin-1").decode() or None
+    except UnicodeError:
+        return filename
 
 
 def _from_json(arrived: list[bytes], max_images: int) -> tuple[list[Picture], list[tuple[str, Any]]]:

@@ -27,10 +27,12 @@ _READINESS = ("/readyz", "/v2/health/ready")
 _log = logging.getLogger("bentoml.petalpaw")
 
 
-def running_server() -> uvicorn.Server | None:
-    """The server that runs this process, if it is uvicorn's: it handles SIGTERM."""
+def running_server() -> uvicorn.Server:
+    """The server that runs this process: it handles SIGTERM. Raises RuntimeError where it is not uvicorn's."""
     owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return owner if isinstance(owner, uvicorn.Server) else None
+    if isinstance(owner, uvicorn.Server):
+        return owner
+    raise RuntimeError("the service needs uvicorn around it; start it with `petalpaw serve` or `bentoml serve`")
 
 
 class Drain:

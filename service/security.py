@@ -33,7 +33,7 @@ SECURITY: dict[str, list[dict[str, list[str]]]] = {"security": [{}, {"bearer": [
 
 _HEALTH = frozenset(("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"))
 _PAGES = frozenset(("/", "/docs.json", "/schema.json", "/ui"))
-_BELOW_PAGES = ("/ui/", "/static_content/")
+_BELOW_PAGES = ("/ui/",)
 _CONTROL = re.compile(r"/v2/repository/models(/|$)")
 _COMMENT = re.compile(r"(^|\s)#.*")
 _ENTRY = re.compile(r"(predict|admin):(?:sha256:([0-9a-f]{64})|([!\x22$-~]+))")

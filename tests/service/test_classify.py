@@ -185,6 +185,14 @@ def test_file_names_are_echoed_and_nothing_else(client: httpx.Client, picture: P
     assert response.json()["predictions"][0] == {**response.json()["predictions"][0], "label": "red", "filename": kept}
 
 
+def test_a_file_name_in_latin_1_is_read(client: httpx.Client, picture: Picture) -> None:
+    head = 'Content-Disposition: form-data; name="images"; filename="Blümchen.jpg"'.encode("latin-1")
+    body = b"--x\r\n" + head + b"\r\n\r\n" + picture(RED) + b"\r\n--x--\r\n"
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/classify?model=colours", content=body, headers=kind).json()
+    assert answer["predictions"][0]["filename"] == "Blümchen.jpg"
+
+
 def test_file_names_in_strange_charsets_do_no_harm(client: httpx.Client, picture: Picture) -> None:
     for charset in ("unicode_escape", "undefined", "idna", "base64", "utf-16"):
         body = (

@@ -259,6 +259,40 @@ def test_millions_of_small_values_are_refused_before_they_are_read(server: Serve
     assert server.peak_memory() - before < 64 * 2**20
 
 
+@pytest.mark.parametrize(
+    ("boundary", "quoted"),
+    [
+        ("B", "B"),
+        ("a b", '"a b"'),
+        ("----=_Part_1_123.456", "----=_Part_1_123.456"),
+        ("x'()+_,-./:=?y", "x'()+_,-./:=?y"),
+    ],
+)
+def test_boundaries_as_clients_write_them(client: httpx.Client, picture: Picture, boundary: str, quoted: str) -> None:
+    part = b'Content-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\n' + picture()
+    body = f"--{boundary}\r\n".encode() + part + f"\r\n--{boundary}--\r\n".encode()
+    for blank in (" ", "\t", ""):
+        kind = {"content-type": f"multipart/form-data;{blank}boundary={quoted}"}
+        answer = client.post("/classify?model=colours", content=body, headers=kind)
+        assert answer.status_code == 200, answer.text
+
+
+def test_a_multipart_body_may_come_byte_by_byte(client: httpx.Client, picture: Picture) -> None:
+    whole = (
+        b'--B\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\n' + picture() + b"\r\n--B--\r\n"
+    )
+    kind = {"content-type": "multipart/form-data; boundary=B"}
+    slowly = (whole[at : at + 1] for at in range(len(whole)))
+    assert client.post("/classify?model=colours", content=slowly, headers=kind).status_code == 200
+
+
+def test_folded_headers_of_a_part_are_refused(client: httpx.Client, picture: Picture) -> None:
+    head = b'--B\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"' + b"\r\n a" * 100_000
+    kind = {"content-type": "multipart/form-data; boundary=B"}
+    body = head + b"\r\n\r\n" + picture() + b"\r\n--B--\r\n"
+    is_problem(client.post("/classify?model=colours", content=body, headers=kind), 422, "parameter_invalid")
+
+
 def test_a_multipart_body_that_ends_early_is_refused_whole(client: httpx.Client, picture: Picture) -> None:
     part = b'--B\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\n' + picture()
     kind = {"content-type": "multipart/form-data; boundary=B"}

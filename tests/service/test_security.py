@@ -144,8 +144,7 @@ def test_nothing_is_fetched_for_anybody(server: Server) -> None:
 
 WATCHED = """
 import os, sys
-from starlette.testclient import TestClient
-from service.app import Petalpaw
+from tests.service.within import serve
 
 CANARY = "canary-in-the-coal-mine"
 reached = []
@@ -161,7 +160,7 @@ def watched(function):
         return function(path, *arguments, **options)
     return look
 
-with TestClient(Petalpaw.to_asgi()) as client:
+def ask(client):
     sys.addaudithook(opened)
     os.stat, os.lstat, os.readlink = watched(os.stat), watched(os.lstat), watched(os.readlink)
     try:
@@ -178,6 +177,7 @@ with TestClient(Petalpaw.to_asgi()) as client:
         client.post(f"/classify?model={name}", content=b"x", headers={"content-type": "image/png"})
         client.post("/classify", files={"images": (name, b"x")}, data={"model": name})
         client.post("/classify", json={"images": [name], "model": name})
+serve(ask)
 # An admin who loads a model by its plain name has the repository searched for it, and nothing else.
 sought = os.path.join(os.environ["PETALPAW_MODELS"], CANARY)
 reached = [one for one in reached if str(one[1]) != sought]

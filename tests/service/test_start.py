@@ -156,13 +156,14 @@ def test_metrics_count_pictures_and_time_stages(server: Server, picture: Callabl
 
 _REQUEST = """
 import sys
-from starlette.testclient import TestClient
-from service.app import Petalpaw
+from tests.service.within import serve
 
-picture = sys.stdin.buffer.read()
-with TestClient(Petalpaw.to_asgi()) as client:
+def ask(client):
+    picture = sys.stdin.buffer.read()
     answer = client.post("/classify?model=colours", content=picture, headers={"content-type": "image/png"})
-assert answer.status_code == 200, answer.text
+    assert answer.status_code == 200, answer.text
+
+serve(ask)
 imported = {name.partition(".")[0] for name in sys.modules}
 found = imported & {"torch", "torchvision", "onnx", "training", "scoring", "ray"}
 sys.exit(f"imported: {sorted(found)}" if found else 0)
