@@ -203,6 +203,7 @@ def with_mlserver(python: Path, artifact: Artifact, photos: Path, work: Path) ->
             file.write(json.dumps({"inputs": [picture]}) + "\n")
     environment = os.environ | {
         "BENCHMARK_MODEL": str(artifact.folder),
+        "BENCHMARK_WORKERS": str(whole_cores()),
         "MLSERVER_HOST": "127.0.0.1",
         "MLSERVER_PARALLEL_WORKERS": str(whole_cores()),
         "PYTHONPATH": str(SERVING / "apps"),
