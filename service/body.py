@@ -27,6 +27,7 @@ FIELDS = ("images", *PARAMETERS)
 _BLANKS = " \t\r\n"
 _MAX_PARAMETER_BYTES = 1024
 _MAX_BOUNDARY = 256
+_MAX_HEADERS = 32
 _SPARE_VALUES = 64
 """Commas and brackets that a JSON body may hold beyond those of its pictures: other keys, a title with commas."""
 
@@ -121,7 +122,9 @@ class _Form:
         self.fields: list[tuple[str, str]] = []
         self._max_images = max_images
         # Strict: a header folded into many lines would be put together anew with each of them. latin-1 takes any byte.
-        self._parser = PushMultipartParser(boundary, header_charset="latin-1", strict=True)
+        self._parser = PushMultipartParser(
+            boundary, max_header_count=_MAX_HEADERS, header_charset="latin-1", strict=True
+        )
         self._part: MultipartSegment | None = None
         self._parts = 0
         self._data: list[bytes] = []
