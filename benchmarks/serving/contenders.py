@@ -151,7 +151,9 @@ CONTENDERS = {
     each.name: each
     for each in (
         Contender(
-            "petalpaw", (), _petalpaw, "/classify?model=flowers", multipart("images"), _petalpaw_label, "/readyz"
+            "petalpaw", (), _petalpaw,
+            "/classify?model=flowers", multipart("images"), _petalpaw_label, "/readyz",
+            environment={"PYTHONPATH": str(APPS.parents[2])},  # this tree, wherever the environment's is
         ),
         Contender(
             "fastapi", ("fastapi[standard]==0.121.3",),

@@ -29,8 +29,13 @@ def session() -> onnxruntime.InferenceSession:
 
 
 def crop_of(image: Image.Image) -> np.ndarray:
-    """uint8 (CROP, CROP, 3), by the rules of torchvision's Resize and CenterCrop."""
-    image = ImageOps.exif_transpose(image).convert("RGB")
+    """uint8 (CROP, CROP, 3), by the rules of torchvision's Resize and CenterCrop.
+
+    Both of `exif_transpose` and `convert` copy by default, a third of the time of a 12-megapixel picture.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
     width, height = image.size
     size = (RESIZE, int(RESIZE * height / width)) if width <= height else (int(RESIZE * width / height), RESIZE)
     image = image.resize(size, RESAMPLE)
