@@ -19,7 +19,7 @@ import gate  # names the folder that the following are in
 
 from contenders import CONTENDERS  # isort: skip
 from load import Bodies, Load, closed  # isort: skip
-from photos import pictures  # isort: skip
+from photos import KINDS, pictures  # isort: skip
 from processes import cpu_seconds, free_port, ready, stop  # isort: skip
 
 COUNT = 24
@@ -57,7 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         work = Path(made)
-        found = pictures(arguments.photos, "photos", COUNT)
+        found = pictures(arguments.photos, KINDS["photos"], COUNT)
         (work / "photos").mkdir()
         for index, data in enumerate(found):
             (work / "photos" / f"{index}.jpg").write_bytes(data)
