@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
-from multipart import MultipartError, MultipartSegment, PushMultipartParser
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, StrictParserError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -130,25 +130,33 @@ class _Form:
         self._data: list[bytes] = []
 
     def take(self, chunk: bytes) -> None:
-        """The next bytes of the body."""
-        if self._part is None and self._parts and not chunk.strip(b"\r\n"):
-            return  # the end of the line of the closing boundary
-        for event in self._parser.parse(chunk):
-            if isinstance(event, MultipartSegment):
-                self._begin(event)
-            elif event is None:
-                self._end()
-            else:
-                self._data.append(event)
-                if self._part and self._part.filename is None and self._part.bytes_received > _MAX_PARAMETER_BYTES:
-                    raise ParameterInvalid(f"part {self._part.name!r} has more than {_MAX_PARAMETER_BYTES} bytes")
+        """The next bytes of the body; behind the closing boundary they say nothing."""
+        if self._parser.closed:
+            return
+        try:
+            for event in self._parser.parse(chunk):
+                if isinstance(event, MultipartSegment):
+                    self._begin(event)
+                elif event is None:
+                    self._end()
+                else:
+                    self._add(event)
+        except StrictParserError:
+            if not self._whole():
+                raise
 
     def end(self) -> None:
         """The body has ended. Raises ParameterInvalid if that is too early."""
+        if not self._whole():
+            raise ParameterInvalid("the multipart body ends before its closing boundary; send it whole")
+
+    def _whole(self) -> bool:
+        """Whether the closing boundary was there; nothing more is parsed."""
         try:
             self._parser.close()
         except MultipartError:
-            raise ParameterInvalid("the multipart body ends before its closing boundary; send it whole") from None
+            return False
+        return True
 
     def _begin(self, part: MultipartSegment) -> None:
         self._parts += 1
@@ -159,6 +167,11 @@ class _Form:
         if (part.filename is not None) != (part.name == "images"):
             raise ParameterInvalid(f"part {part.name!r} must be {'a file' if part.name == 'images' else 'text'}")
         self._part, self._data = part, []
+
+    def _add(self, data: bytes) -> None:
+        self._data.append(data)
+        if self._part and self._part.filename is None and self._part.bytes_received > _MAX_PARAMETER_BYTES:
+            raise ParameterInvalid(f"part {self._part.name!r} has more than {_MAX_PARAMETER_BYTES} bytes")
 
     def _end(self) -> None:
         assert self._part is not None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
@@ -129,10 +129,10 @@ class Metrics:
         with self._in_flight.labels(model).track_inprogress():
             yield
 
-    def wait(self, model: str, call: Call, *, resumed: bool = False) -> "Wait":
-        """A picture begins to wait for its turn, or, `resumed`, for its batch."""
+    def wait(self, model: str, call: Call, stage: Literal["queue", "batch"]) -> "Wait":
+        """A picture begins to wait for its turn in the queue, or for its batch."""
         self._queue.labels(model).inc()
-        return Wait(self, model, call, "batch" if resumed else "queue")
+        return Wait(self, model, call, stage)
 
     @contextmanager
     def stage(self, model: str, stage: Stage, calls: Sequence[Call]) -> Iterator[None]:

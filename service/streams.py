@@ -87,6 +87,7 @@ class Streams:
             call.outcomes[code] += 1
 
         async def one(each: Input) -> LogitsRow | PetalpawError:
+            """Its outcome, counted."""
             with ExitStack() as held:
                 held.enter_context(self._metrics.in_flight(name))
                 async with turns:
@@ -149,7 +150,7 @@ class Streams:
 
     async def _in_stream(self, call: Call, classifier: Classifier, held: ExitStack, work: Callable[[], T]) -> T:
         """Do `work` on a thread. Once it has begun, nothing ends it, and the picture keeps what it holds until then."""
-        wait = self._metrics.wait(classifier.artifact.name, call)
+        wait = self._metrics.wait(classifier.artifact.name, call, "queue")
 
         def turn() -> T:
             wait.end()
@@ -237,7 +238,7 @@ class _Batches:
         self._dispatched = self._dispatcher(self._run)
 
     async def logits(self, call: Call, crop: Crop) -> LogitsRow:
-        wait = self._metrics.wait(self._classifier.artifact.name, call, resumed=True)
+        wait = self._metrics.wait(self._classifier.artifact.name, call, "batch")
         try:
             row = await self._dispatched((wait, crop))
         finally:

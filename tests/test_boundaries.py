@@ -2,8 +2,6 @@
 
 import ast
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from inference.repository import Repository
+from tests.fresh import python
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("inference", "evaluation", "training", "service", "scoring")
@@ -70,15 +69,7 @@ def test_packages_are_only_a_docstring() -> None:
 
 def loaded_after(code: str, *arguments: str) -> set[str]:
     """The top-level modules in sys.modules after running `code` in a fresh Python."""
-    done = subprocess.run(
-        [sys.executable, "-c", code + "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = python("-c", code + "\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))", *arguments)
     assert done.returncode == 0, done.stderr
     return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 

@@ -35,8 +35,8 @@ from inference.preprocessing import Crop
 CALIBRATIONS = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
 
 FIRST = 2
-"""So many convolutions at the input stay in float32: few products on many pixels, and OpenVINO 2026.4 answers wrongly
-where the first one's output is quantised (docs/runtimes.md)."""
+"""So many convolutions at the input stay in float32: few products on many pixels, and OpenVINO 2026.4 gave wrong
+answers where the first one's output was quantised (docs/runtimes.md)."""
 
 _LINEAR = ("Conv", "Gemm")
 _QUANTIZED = (*_LINEAR, "MatMul", "Add", "Clip", "Relu", "MaxPool", "Concat")

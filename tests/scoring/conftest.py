@@ -1,8 +1,10 @@
 """Inputs and engines that behave as a test needs."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +68,13 @@ def photos(tmp_path: Path, picture: Callable[..., bytes]) -> Path:
         data = picture(colour, (60 + index, 50), seed=index)
         (folder / f"{index:02}.jpg").write_bytes(data[:300] if index % 6 == 5 else data)
     return folder
+
+
+@pytest.fixture
+def running() -> "Iterator[list[subprocess.Popen[Any]]]":
+    """The processes that a test has started, ended with it."""
+    processes: list[subprocess.Popen[Any]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.communicate()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,9 +20,8 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def start(repository: Repository, photos: Path) -> Iterator[Start]:
+def start(repository: Repository, photos: Path, running: "list[subprocess.Popen[bytes]]") -> Start:
     """Starts `petalpaw score` beside a folder `photos` of 30 pictures, of which five are damaged."""
-    running: list[subprocess.Popen[bytes]] = []
 
     def started(*arguments: str) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(
@@ -36,10 +35,7 @@ def start(repository: Repository, photos: Path) -> Iterator[Start]:
         running.append(process)
         return process
 
-    yield started
-    for process in running:
-        process.kill()
-        process.communicate()
+    return started
 
 
 def ended(process: "subprocess.Popen[bytes]", stdin: bytes = b"") -> tuple[int, str, str]:

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inference.repository import Repository
+from tests.fresh import python
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,14 +107,7 @@ print(step)
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_killed_at_every_step_it_goes_on(kind: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", DYING, str(tmp_path), f"out.{kind}"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = python("-c", DYING, str(tmp_path), f"out.{kind}")
     assert done.returncode == 0, done.stderr
     # Three parts, the journal, the join: that many steps at least were died at.
     assert int(done.stdout) > 12
@@ -151,9 +145,10 @@ raise SystemExit(summary.exit_status)
 
 
 @pytest.fixture
-def start(repository: Repository, photos: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+def start(
+    repository: Repository, photos: Path, running: "list[subprocess.Popen[str]]"
+) -> Callable[..., "subprocess.Popen[str]"]:
     """Starts a run of 150 inputs in a process of its own, each of which takes `seconds` to read."""
-    running: list[subprocess.Popen[str]] = []
 
     def started(output: Path, seconds: float = 0, batch_size: int = 1) -> "subprocess.Popen[str]":
         arguments = [str(repository.root), str(photos), str(output), str(seconds), str(batch_size)]
@@ -167,10 +162,7 @@ def start(repository: Repository, photos: Path) -> Iterator[Callable[..., "subpr
         running.append(process)
         return process
 
-    yield started
-    for process in running:
-        process.kill()
-        process.communicate()
+    return started
 
 
 def wait_for_parts(process: "subprocess.Popen[str]", output: Path, parts: int) -> None:

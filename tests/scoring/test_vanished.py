@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from inference.repository import Repository
 from scoring.shards import Shard
 from scoring.sources import FailedItem, Item
 from scoring.tables import Table
+from tests.fresh import python
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,15 +86,7 @@ def score(repository: Repository, tmp_path: Path) -> Callable[..., "subprocess.C
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         options = ["--model", "colours", "--models", str(repository.root), "--column", "photo"]
-        return subprocess.run(
-            [sys.executable, "-m", "petalpaw", "score", *arguments, *options],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return python("-m", "petalpaw", "score", *arguments, *options, cwd=tmp_path, timeout=60)
 
     return run
 

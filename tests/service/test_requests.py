@@ -277,15 +277,6 @@ def test_boundaries_as_clients_write_them(client: httpx.Client, picture: Picture
         assert answer.status_code == 200, answer.text
 
 
-def test_a_multipart_body_may_come_byte_by_byte(client: httpx.Client, picture: Picture) -> None:
-    whole = (
-        b'--B\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\n' + picture() + b"\r\n--B--\r\n"
-    )
-    kind = {"content-type": "multipart/form-data; boundary=B"}
-    slowly = (whole[at : at + 1] for at in range(len(whole)))
-    assert client.post("/classify?model=colours", content=slowly, headers=kind).status_code == 200
-
-
 def test_folded_headers_of_a_part_are_refused(client: httpx.Client, picture: Picture) -> None:
     head = b'--B\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"' + b"\r\n a" * 100_000
     kind = {"content-type": "multipart/form-data; boundary=B"}
