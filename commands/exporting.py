@@ -43,8 +43,10 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="int8: where the photos are now; default: where training had them.")
     ] = None,
-    photos: Annotated[int, typer.Option(min=1, help="int8: how many training photos give the ranges.")] = 128,
-    calibration: Annotated[CalibrationOption, typer.Option(help="int8: how.")] = CalibrationOption.minmax,
+    photos: Annotated[
+        int | None, typer.Option(min=1, help="int8: how many training photos give the ranges.", show_default="128")
+    ] = None,
+    calibration: Annotated[CalibrationOption | None, typer.Option(help="int8: how.", show_default="minmax")] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="LAYER", help="int8: a layer that stays in float32, as features.17.")
     ] = None,
@@ -65,16 +67,19 @@ def export(
 
     published = (target / MANIFEST).is_file()
     if precision is PrecisionOption.fp32:
-        if published or data or exclude or recipe or run:
+        if published or data or photos or calibration or exclude or recipe or run:
             raise typer.BadParameter(
-                "a published artifact, --data, --exclude, --recipe and --run belong to --precision int8"
+                "a published artifact, --data, --photos, --calibration, --exclude, --recipe and --run belong to "
+                "--precision int8"
             )
         artifact = _exported(target)
     else:
         if not published and (recipe or run):
             raise typer.BadParameter("--recipe and --run belong to a published artifact; a run has its own")
         artifact, splits, root = _from_artifact(target, data, recipe, run) if published else _from_run(target, data)
-        artifact = _with_int8(artifact, splits, root, photos, calibration, exclude or [])
+        artifact = _with_int8(
+            artifact, splits, root, photos or 128, calibration or CalibrationOption.minmax, exclude or []
+        )
     for name, entry in artifact.manifest.files.items():
         messages.print(f"{artifact.folder / name}  {entry.size / 1e6:.1f} MB  {entry.sha256[:19]}…")
     typer.echo(artifact.folder)

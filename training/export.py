@@ -18,6 +18,7 @@ from inference.manifest import MANIFEST, Golden, Manifest, Signature, digest_of,
 from inference.prediction import Logits
 from inference.preprocessing import Crop
 from inference.repository import EXPORTED, Artifact
+from training.lock import building
 from training.run import Run
 
 _EXAMPLES = 2  # an example batch of 1 would be taken for a constant
@@ -28,36 +29,35 @@ def export(run: Run) -> Artifact:
     """Write `<run>/artifact/` anew: both models, the model card and the manifest, with PyTorch's golden logits.
 
     The module takes uint8 (batch, height, width, 3) and gives float32 logits (batch, classes); normalisation is part
-    of it. Raises RunInvalid when the run has no finished training.
+    of it. Raises RunInvalid when the run has no finished training, or another process works in its folder.
     """
-    folder, building = run.folder / EXPORTED, run.folder / f".{EXPORTED}"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
     module = run.module().to(memory_format=torch.contiguous_format)
     crops = golden_crops(run.recipe.preprocessing.crop)
-    export_onnx(module, crops[:_EXAMPLES], building / "model.onnx")
-    export_torchscript(module, crops[:_EXAMPLES], building / "model.torchscript.pt")
-    shutil.copyfile(run.folder / "README.md", building / "README.md")
-    manifest = Manifest(
-        name=run.recipe.name,
-        title=run.recipe.title,
-        labels=run.labels,
-        signature=Signature.of(run.recipe.preprocessing.crop, len(run.labels)),
-        preprocessing=run.recipe.preprocessing,
-        preprocessing_golden=run.recipe.preprocessing.golden_digest(),
-        files={path.name: file_entry(path) for path in sorted(building.iterdir())},
-        golden=Golden(
-            crops_sha256=digest_of(crops.tobytes()),
-            logits=tuple(tuple(float(value) for value in row) for row in eager_logits(module, crops)),
-            tolerance=run.recipe.parity.tolerance,
-        ),
-        calibration=run.calibration,
-        metrics=run.metrics,
-        provenance=run.provenance,
-    )
-    (building / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    building.rename(folder)
+    with building(run.folder) as place:
+        export_onnx(module, crops[:_EXAMPLES], place / "model.onnx")
+        export_torchscript(module, crops[:_EXAMPLES], place / "model.torchscript.pt")
+        shutil.copyfile(run.folder / "README.md", place / "README.md")
+        manifest = Manifest(
+            name=run.recipe.name,
+            title=run.recipe.title,
+            labels=run.labels,
+            signature=Signature.of(run.recipe.preprocessing.crop, len(run.labels)),
+            preprocessing=run.recipe.preprocessing,
+            preprocessing_golden=run.recipe.preprocessing.golden_digest(),
+            files={path.name: file_entry(path) for path in sorted(place.iterdir())},
+            golden=Golden(
+                crops_sha256=digest_of(crops.tobytes()),
+                logits=tuple(tuple(float(value) for value in row) for row in eager_logits(module, crops)),
+                tolerance=run.recipe.parity.tolerance,
+            ),
+            calibration=run.calibration,
+            metrics=run.metrics,
+            provenance=run.provenance,
+        )
+        (place / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        folder = run.folder / EXPORTED
+        shutil.rmtree(folder, ignore_errors=True)
+        place.rename(folder)
     return Artifact.open(folder)
 
 

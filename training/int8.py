@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from inference.preprocessing import Crop
 from inference.repository import Artifact
 from inference.runtimes.base import Load, Runtime
 from inference.runtimes.registry import INT8_RUNTIMES, load_runtime, runtime_class
+from training.lock import building
 from training.progress import Progress
 from training.quantize import quantize
 
@@ -47,13 +47,13 @@ def add_int8(
     """Write model.int8.onnx into the artifact's folder, with what it is in the manifest, the card and the report.
 
     `training` photos give the ranges, `validation` photos the figures. Raises AgreementTooLow with the figures, leaving
-    the artifact as it was; ParameterInvalid for an unknown layer; DataInvalid when photos are gone or unreadable.
+    the artifact as it was; ParameterInvalid for an unknown layer; DataInvalid when photos are gone or unreadable;
+    RunInvalid when another process works in the run's folder.
     """
     crops = np.array([crop for crop, _ in _crops(artifact, [(path, 0) for path in training])])
     if not len(crops):
         raise DataInvalid("no training photo could be read, so nothing gives the ranges of int8; check --data")
-    with TemporaryDirectory(prefix=".int8-", dir=artifact.folder.parent) as name:
-        folder = Path(name)
+    with building(artifact.folder.parent) as folder:
         excluded = quantize(
             artifact.folder / "model.onnx", folder / INT8, crops, calibration=calibration, exclude=exclude
         )
@@ -64,11 +64,11 @@ def add_int8(
                 "(the last blocks first), try --calibration percentile or more --photos, or stay with model.onnx"
             )
         golden = _golden(artifact, folder)
+        described = Quantized(
+            calibration=calibration, images=len(crops), excluded=excluded, golden=golden, figures=tuple(figures)
+        )
         (folder / INT8).replace(artifact.folder / INT8)
-    described = Quantized(
-        calibration=calibration, images=len(crops), excluded=excluded, golden=golden, figures=tuple(figures)
-    )
-    return _described(artifact, described)
+        return _described(artifact, described)
 
 
 def measure(artifact: Artifact, folder: Path, photos: Labelled) -> list[QuantizedFigure]:

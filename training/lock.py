@@ -1,5 +1,6 @@
 """A folder in which one process works at a time."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,3 +40,19 @@ def held(folder: Path, name: str = LOCK) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """An empty folder inside a run folder, to write an artifact's files in: gone after the block.
+
+    What a killed process left in it goes before. Raises RunInvalid as `held` does.
+    """
+    with held(folder):
+        place = folder / ".building"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)

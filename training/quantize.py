@@ -53,7 +53,7 @@ def quantize(
     `crops`, uint8 (count, height, width, 3), are of training photos. A layer is named as in recipes, `features.17`,
     and stands for all that lies in it. Raises ParameterInvalid for one that is not there.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(source, prepared)
         exact = onnx.load(prepared)

@@ -6,20 +6,26 @@ from pathlib import Path
 from inference.errors import DataInvalid
 from inference.manifest import MANIFEST, PARITY
 from inference.repository import EXPORTED, Artifact
+from training.lock import building
 from training.recipe import load_recipe
 from training.splits import Item, find_splits, fingerprint
 
 
 def reopened(artifact: Artifact, run: Path) -> Artifact:
-    """Copy an artifact to `<run>/artifact/`, as an export would leave it. Raises OSError where it cannot be written."""
-    folder = run / EXPORTED
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for name in {*artifact.manifest.files, PARITY}:
-        shutil.copyfile(artifact.folder / name, folder / name)
+    """Copy an artifact to `<run>/artifact/`, as an export would leave it.
+
+    Raises RunInvalid when another process works in that folder, OSError where it cannot be written.
+    """
     files = {name: entry for name, entry in artifact.manifest.files.items() if name != PARITY}
     manifest = artifact.manifest.model_copy(update={"version": "0", "parity": (), "files": files})
-    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    run.mkdir(parents=True, exist_ok=True)
+    with building(run) as place:
+        for name in {*files, PARITY}:
+            shutil.copyfile(artifact.folder / name, place / name)
+        (place / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        folder = run / EXPORTED
+        shutil.rmtree(folder, ignore_errors=True)
+        place.rename(folder)
     return Artifact.open(folder)
 
 

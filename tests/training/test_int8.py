@@ -1,7 +1,10 @@
 """An int8 file is made on training photos, measured on validation photos, and kept only where it says the same."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +48,20 @@ data: {train: {folder: photos}, validation: {share: 0.25, of: train}}
 backbone: {name: mobilenet_v3_small, weights: none}
 preprocessing: {resize: 36, crop: 32}
 stages: [{name: all, epochs: 1, rates: {head: 0.001}}]
+"""
+
+MEASURING = """
+import sys
+from pathlib import Path
+from inference.repository import Artifact
+from training import int8
+
+def measure(*_):
+    print("measuring", flush=True)
+    sys.stdin.read()
+
+int8.measure = measure
+int8.add_int8(Artifact.open(Path(sys.argv[1])), [Path(name) for name in sys.argv[2:]], [])
 """
 
 
@@ -196,6 +213,26 @@ def test_photos_that_are_gone_or_unreadable(
         add_int8(artifact, [tmp_path / "absent.jpg"], labelled)
 
 
+def test_what_a_killed_export_left_goes_and_what_a_living_one_has_stays(
+    make_artifact: Callable[..., Artifact], labelled: Labelled
+) -> None:
+    artifact, photos = make_artifact(), [path for path, _ in labelled]
+    run, before = artifact.folder.parent, set(artifact.folder.parent.iterdir())
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    program = [sys.executable, "-c", MEASURING, str(artifact.folder), *map(str, photos)]
+    with subprocess.Popen(program, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"measuring\n"
+        (written,) = run.glob(f".*/{INT8}")
+        with pytest.raises(RunInvalid, match="another process works in"):
+            add_int8(artifact, photos, labelled)
+        assert written.exists()
+        process.kill()
+    assert written.exists()
+    assert add_int8(artifact, photos, labelled).manifest.quantized
+    assert set(run.iterdir()) == before
+
+
 def command(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(petalpaw.app, [str(argument) for argument in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
@@ -258,6 +295,8 @@ def test_a_run_is_quantised_on_its_own_splits(finished: Path, tmp_path: Path, mo
     ("arguments", "said"),
     [
         (("RUN", "--data", "."), "belong to --precision int8"),
+        (("RUN", "--photos", "128"), "belong to --precision int8"),
+        (("RUN", "--calibration", "minmax"), "belong to --precision int8"),
         (("MODEL",), "belong to --precision int8"),
         (("RUN", "--precision", "int8", "--recipe", "x"), "belong to a published artifact"),
         (("MODEL", "--precision", "int8"), "say so with --data"),
