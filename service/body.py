@@ -10,12 +10,19 @@ of a body that is too large no more is kept than the limit.
 
 import binascii
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, StrictParserError
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+    StrictParserError,
+    content_disposition_unquote,
+)
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -28,6 +35,7 @@ _BLANKS = " \t\r\n"
 _MAX_PARAMETER_BYTES = 1024
 _MAX_BOUNDARY = 256
 _MAX_HEADERS = 32
+_FILENAME = re.compile(r';[ \t]*filename[ \t]*=[ \t]*("|[^;]*)', re.IGNORECASE)
 _SPARE_VALUES = 64
 """Commas and brackets that a JSON body may hold beyond those of its pictures: other keys, a title with commas."""
 
@@ -104,6 +112,23 @@ async def read_body(request: Request, limit: int) -> bytearray:
     return body
 
 
+class _Parser(PushMultipartParser):  # type: ignore[misc]
+    """The library's, but for what it refuses and others read.
+
+    A part's own Content-Length must be ignored (RFC 7578, 4.8), and a file name without quotes ends at a semicolon.
+    """
+
+    def _on_segment_headerline(self, line: bytes) -> None:
+        if not line.lower().startswith(b"content-length"):
+            super()._on_segment_headerline(line)
+
+    def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
+        part = super()._create_segment(headerlist)
+        if (found := _FILENAME.search(part["Content-Disposition"])) and found[1] != '"':
+            part.filename = content_disposition_unquote(found[1].strip(), filename=True)
+        return part
+
+
 class _Form:
     """A multipart body that grows: `pictures` and `fields` of the parts that are whole.
 
@@ -122,9 +147,7 @@ class _Form:
         self.fields: list[tuple[str, str]] = []
         self._max_images = max_images
         # Strict: a header folded into many lines would be put together anew with each of them. latin-1 takes any byte.
-        self._parser = PushMultipartParser(
-            boundary, max_header_count=_MAX_HEADERS, header_charset="latin-1", strict=True
-        )
+        self._parser = _Parser(boundary, max_header_count=_MAX_HEADERS, header_charset="latin-1", strict=True)
         self._part: MultipartSegment | None = None
         self._parts = 0
         self._data: list[bytes] = []

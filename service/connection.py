@@ -194,11 +194,19 @@ class Connection(HttpToolsProtocol):
         self._refused = True
         self._cancel_timer()
         self._note(error)
-        if self._idle:
+        if self._idle or self._dropped():
             self.transport.write(_bytes_of(problem(error)))
             if self.transport.can_write_eof():
                 self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _dropped(self) -> bool:
+        """Take its request from the application where the body cannot go on and no answer has begun."""
+        if self.pipeline or not self.cycle.more_body or self.cycle.response_started:
+            return False
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return True
 
 
 def _bytes_of(response: Response) -> bytes:

@@ -71,13 +71,17 @@ class Drain:
         if server.should_exit:
             return  # SIGINT came in between
         for listening in _sockets(server):
-            listening.listen(0)
+            with listening:
+                listening.listen(0)
         loop.call_later(_LAST_ACCEPT_S, self._end, server)
 
     def _end(self, server: uvicorn.Server) -> None:
         for listening in [] if server.should_exit else _sockets(server):
-            # Not close: the supervisor's copy would go on queueing connections that nobody accepts.
-            listening.shutdown(socket.SHUT_RDWR)
+            # Not only close: the supervisor's copy would go on queueing connections that nobody accepts.
+            with listening:
+                listening.shutdown(socket.SHUT_RDWR)
+        for each in server.servers:
+            each.close()  # left open until uvicorn comes to it, what is shut down would wake the loop all the time
         server.handle_exit(signal.SIGTERM, None)
 
 

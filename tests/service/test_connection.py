@@ -221,6 +221,23 @@ def test_trailers_are_no_headers(guarded: Server, picture: Callable[..., bytes])
         assert answered(connection)[0] == 401
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", "image/jpeg", "application/json"])
+def test_a_chunk_that_lies_about_its_size_is_answered(guarded: Server, kind: str) -> None:
+    head = f"POST /classify HTTP/1.1\r\nHost: x\r\nX-API-Key: {PREDICT_KEY}\r\nContent-Type: {kind}\r\n"
+    begun = f"{head}Transfer-Encoding: chunked\r\n\r\n5\r\n--b\r\n\r\n".encode()
+    for bad in (b"zz\r\n", b"2\r\nabcdef\r\n"):
+        with connected(guarded) as connection:
+            connection.sendall(begun)
+            time.sleep(0.1)
+            connection.sendall(bad)
+            status, body = answered(connection)
+        assert status == 400
+        assert b'"code":"request_malformed"' in body
+    with connected(guarded) as connection:  # the answer to a whole request comes first, whatever follows it
+        connection.sendall((HEAD + "\r\n").encode() + begun + b"zz\r\n")
+        assert answered(connection)[0] == 200
+
+
 def test_pipelined_requests_are_answered_in_order(guarded: Server) -> None:
     with connected(guarded) as connection:
         connection.sendall((HEAD + "\r\n").encode() + b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

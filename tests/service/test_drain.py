@@ -1,5 +1,7 @@
 """SIGTERM under load: what was taken is answered, and nobody else is left waiting."""
 
+import asyncio
+import socket
 import threading
 import time
 from collections import Counter
@@ -8,8 +10,12 @@ from pathlib import Path
 
 import httpx
 import psutil
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
 
 from inference.repository import Repository
+from service.drain import Drain
 from tests.conftest import GREEN
 from tests.service.conftest import Server, start
 
@@ -72,3 +78,28 @@ def test_sigterm_under_load_loses_no_request(
     assert set(load.outcomes) == {"200", "ConnectError"}, load.outcomes
     assert load.outcomes["200"] > before
     assert "Traceback" not in running.said()
+
+
+def test_the_end_of_listening_leaves_the_loop_in_peace() -> None:
+    """A socket that is shut down and still watched is always ready: the loop would spin until uvicorn closes it."""
+    busy = []
+
+    async def stop() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            server = uvicorn.Server(uvicorn.Config(Starlette(), lifespan="off", log_config=None))
+            serving = asyncio.create_task(server.serve([listening]))
+            while not server.started:
+                await asyncio.sleep(0.01)
+            server.handle_exit = lambda *_: None  # type: ignore[method-assign]
+            Drain(0, 1)._end(server)
+            before = time.thread_time()
+            await asyncio.sleep(0.5)
+            busy.append(time.thread_time() - before)
+            server.should_exit = True
+            await serving
+
+    # Outside the main thread uvicorn takes no signals.
+    thread = threading.Thread(target=asyncio.Runner(loop_factory=uvloop.new_event_loop).run, args=[stop()])
+    thread.start()
+    thread.join()
+    assert busy[0] < 0.1

@@ -47,3 +47,28 @@ def test_every_early_end_is_refused() -> None:
             order([WHOLE[:at]])
         with pytest.raises(ParameterInvalid):
             order(WHOLE[each : each + 1] for each in range(at))
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        (b"IMG (1).jpg", "IMG (1).jpg"),
+        (b"(1).jpg", "(1).jpg"),
+        ("Blümchen [2].jpg".encode(), "Blümchen [2].jpg"),
+        (b"a.jpg; filename*=utf-8''b.jpg", "a.jpg"),
+        (b" a.jpg ", "a.jpg"),
+        (rb"C:\Photos\my dog.jpg", "my dog.jpg"),
+        (b'"a; filename=b.jpg"', "a; filename=b.jpg"),
+        (b'"a\\"b.jpg"', 'a"b.jpg'),
+        (b"", None),
+    ],
+)
+def test_file_names_with_quotes_and_without(said: bytes, read: str | None) -> None:
+    body = HEAD % b"images" + b"; filename=" + said + b"\r\n\r\nx\r\n--B--"
+    assert order([body]).pictures == (Picture(b"x", read),)
+
+
+@pytest.mark.parametrize("length", [b"0", b"5", b"99", b"1\r\nContent-Length: 2", b"five", b" 05 "])
+def test_what_a_part_says_of_its_length_is_ignored(length: bytes) -> None:
+    body = HEAD % b"images" + b'; filename="a.jpg"\r\nContent-Length: ' + length + b"\r\n\r\nfirst\r\n--B--"
+    assert order([body]).pictures == (Picture(b"first", "a.jpg"),)
