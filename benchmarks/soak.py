@@ -4,8 +4,8 @@
 
 Three clients at once ask one `petalpaw serve` on its defaults: wrk in a closed loop with one photo each, a client that
 sends what fails (half a picture, no picture, no bytes, one of twenty broken) and compares every answer, and one that
-asks for /livez. Memory is what the server has allocated (RssAnon; pages of files come and go with the kernel's cache), once
-a second. Prints a row per stretch as Markdown, then the verdict; exit status 1 when an answer was wrong or memory grew.
+asks for /livez. Memory is what the server has allocated (RssAnon; pages of files come and go with the kernel's
+cache), once a second. Prints a row per stretch as Markdown, then the verdict; exit status 1 when an answer was wrong or memory grew.
 """
 
 import argparse
@@ -34,7 +34,7 @@ COUNT = 24
 STRETCHES = 12
 GROWTH = 0.05
 """Of memory after the first stretch, which is the warm-up."""
-HEAD = """| minutes | answered | errors | images/s | p50, p99 ms | CPU ms/image | allocated MB, median and most \\
+HEAD = """| minutes | answered | errors | images/s | p50, p99 ms | CPU ms/image | allocated MB, median and most \
 | /livez ms, median and most | what must fail |
 |---|---|---|---|---|---|---|---|---|"""
 
