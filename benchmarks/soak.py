@@ -5,7 +5,8 @@
 Three clients at once ask one `petalpaw serve` on its defaults: wrk in a closed loop with one photo each, a client that
 sends what fails (half a picture, no picture, no bytes, one of twenty broken) and compares every answer, and one that
 asks for /livez. Memory is what the server has allocated (RssAnon; pages of files come and go with the kernel's
-cache), once a second. Prints a row per stretch as Markdown, then the verdict; exit status 1 when an answer was wrong or memory grew.
+cache), once a second. Prints a row per stretch as Markdown, then the verdict; exit status 1 when an answer was wrong
+or memory grew.
 """
 
 import argparse
