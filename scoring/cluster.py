@@ -9,22 +9,25 @@ its node dies, Ray starts another and computes the blocks that were lost once mo
 import logging
 import os
 import pickle
+import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from inference.budget import whole_cores
 from inference.classifier import Classifier
-from inference.errors import ClusterUnavailable, PackageMissing, PetalpawError
+from inference.errors import ClusterUnavailable, PackageMissing, PetalpawError, SourceGone
 from inference.manifest import MANIFEST
 from inference.repository import Artifact
 from inference.runtimes.base import Device, DeviceChoice
 from scoring.local import Guarded, LocalEngine
+from scoring.remote import RemoteItem, Witnesses, share
 from scoring.rows import Row, Settings
 from scoring.scorer import CUDA_BATCH, Scorer
 from scoring.sources import Item
@@ -46,6 +49,8 @@ PATIENCE = 600.0
 in that time, and a picture that ends every process that decodes it is not tried for ever.
 """
 
+ENDING_SECONDS = 10.0
+"""Time that Ray Data's threads have to end. They need 2 to 5 seconds, and on a busy machine a few more."""
 
 KNOCK_SECONDS = 10.0
 """Time that a cluster's port has to answer."""
@@ -92,13 +97,15 @@ class ClusterEngine:
             proof = self._ray.remote(_prove).options(**self._share).remote(model)
             self.batch_size, self.fingerprint = self._ray.get(proof, timeout=PATIENCE)
         self._model = replace(model, runtime=self.fingerprint["runtime"])
+        self._witnesses: Any = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the cluster, which ends its actors; one that was started for this run ends as well."""
-        self._ray.shutdown()
+        with _undisturbed():
+            self._ray.shutdown()
 
     def rows(self, items: Iterable[Item], stop: threading.Event | None = None) -> Generator[Row]:
         """One row per input, in order. Raises SourceGone or ClusterUnavailable.
@@ -110,47 +117,70 @@ class ClusterEngine:
         source = Guarded(items)
         blocks = _blocks(source)
         while not stop.is_set() and (wave := self._wave(blocks)):
-            for rows in self._scored(wave):
-                yield from rows
-                if stop.is_set():
-                    break
+            with closing(self._scored(wave)) as scored:
+                for rows in scored:
+                    yield from rows
+                    if stop.is_set():
+                        break
         if source.error is not None:
             raise source.error
 
-    def _wave(self, blocks: Iterator[list[bytes]]) -> list[Any]:
+    def _wave(self, blocks: Iterator[list[Item]]) -> list[Any]:
         """References to the next blocks in Ray's object store; none at the end."""
         import pyarrow
 
         wave, inputs, size = [], 0, 0
         for block in blocks:
-            wave.append(self._ray.put(pyarrow.table({"item": block})))
+            pickled = [pickle.dumps(item) for item in block]
+            wave.append(self._ray.put(pyarrow.table({"item": pickled})))
             inputs += len(block)
-            size += sum(map(len, block))
+            size += sum(map(len, pickled))
+            if self._witnesses is None and any(isinstance(item, RemoteItem) for item in block):
+                self._witnesses = self._shared_witnesses()
             if inputs >= WAVE or size >= WAVE_BYTES:
                 break
         return wave
 
-    def _scored(self, wave: list[Any]) -> Iterator[list[Row]]:
+    def _shared_witnesses(self) -> Any:
+        """What all actors of the run know of servers, on this node: without it, the run cannot go on in any case."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
+        options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+        return self._ray.remote(Witnesses).options(**options).remote()
+
+    def _scored(self, wave: list[Any]) -> Generator[list[Row]]:
         data = self._ray.data
         scored = data.from_arrow_refs(wave).map_batches(
             _Actor,
-            fn_constructor_args=(self._model, self.fingerprint),
+            fn_constructor_args=(self._model, self.fingerprint, self._witnesses),
             batch_size=None,
             batch_format="pyarrow",
             # Two blocks at once: the next is read while the last pictures of one are inferred.
             compute=data.ActorPoolStrategy(max_concurrent_calls_per_actor=2, enable_true_multi_threading=True),
             **self._share,
         )
-        with _explained(self._ray):
-            for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
-                yield [pickle.loads(row) for row in batch["row"].to_pylist()]  # noqa: S301 – our own actor's
+        others = frozenset(threading.enumerate())
+        batches = iter(scored.iter_batches(batch_size=None, batch_format="pyarrow"))
+        try:
+            with _explained(self._ray):
+                for batch in batches:
+                    outcomes = [pickle.loads(each) for each in batch["outcome"].to_pylist()]  # noqa: S301 – our own actor's
+                    gone = outcomes.pop() if isinstance(outcomes[-1], SourceGone) else None
+                    yield outcomes
+                    if gone is not None:
+                        raise gone
+        finally:
+            with _undisturbed():
+                batches.close()
+                _wait_for_threads(others)
 
 
-def _blocks(items: Iterable[Item]) -> Iterator[list[bytes]]:
-    """Pickled inputs, up to BLOCK at a time, parted where a local run's batches end."""
+def _blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Inputs, up to BLOCK at a time, parted where a local run's batches end."""
     block = []
     for item in items:
-        block.append(pickle.dumps(item))
+        block.append(item)
         if (item.id + 1) % BLOCK == 0:
             yield block
             block = []
@@ -161,8 +191,10 @@ def _blocks(items: Iterable[Item]) -> Iterator[list[bytes]]:
 class _Actor:
     """Loads the classifier once, then scores block after block."""
 
-    def __init__(self, model: "_Model", fingerprint: Mapping[str, Any]) -> None:
+    def __init__(self, model: "_Model", fingerprint: Mapping[str, Any], witnesses: Any = None) -> None:
         """Raises ClusterUnavailable where this node would give other rows than the one that proved the model."""
+        if witnesses is not None:
+            share(_SharedWitnesses(witnesses))
         self._engine = LocalEngine(model.scorer(), streams=model.streams)
         if self._engine.fingerprint != fingerprint:
             raise ClusterUnavailable(
@@ -174,7 +206,36 @@ class _Actor:
         import pyarrow
 
         items = map(pickle.loads, block["item"].to_pylist())
-        return pyarrow.table({"row": [pickle.dumps(row) for row in self._engine.rows(items)]})
+        return pyarrow.table({"outcome": [pickle.dumps(each) for each in _outcomes(self._engine.rows(items))]})
+
+
+def _outcomes(rows: Iterator[Row]) -> Iterator[Row | SourceGone]:
+    """The rows, and after them the error where the source went away: those before it are good."""
+    try:
+        yield from rows
+    except SourceGone as error:
+        yield error
+
+
+class _SharedWitnesses(Witnesses):
+    """An actor's witnesses, and those of all: a server that is silent here may have given something to another."""
+
+    def __init__(self, shared: Any) -> None:
+        super().__init__()
+        self._shared = shared
+
+    def trust(self, address: str) -> None:
+        """Tell the others of the first address of a server."""
+        if super().of(address) is None:
+            self._shared.trust.remote(address)
+        super().trust(address)
+
+    def of(self, address: str) -> str | None:
+        """Ask the others where this actor knows none."""
+        import ray
+
+        witness: str | None = super().of(address) or ray.get(self._shared.of.remote(address))
+        return witness
 
 
 @dataclass(frozen=True)
@@ -216,6 +277,7 @@ def _connected(address: str | None) -> Any:
     if address:
         _knock(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
@@ -227,6 +289,8 @@ def _connected(address: str | None) -> Any:
     except Exception as error:
         where = f"no Ray cluster can be joined at {address}" if address else "Ray did not start on this machine"
         raise ClusterUnavailable(f"{where} ({_first_line(error)}); check versions and load, then try again") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would end with status 15
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = context.raise_original_map_exception = True
     context.execution_no_progress_timeout_s = PATIENCE
@@ -251,6 +315,30 @@ def _knock(address: str) -> None:
         raise ClusterUnavailable(
             f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or check the address"
         ) from error
+
+
+def _wait_for_threads(others: frozenset[threading.Thread]) -> None:
+    """Give Ray Data's threads time to end: one that calls Ray after its shutdown ends the process, with status 1."""
+    until = time.monotonic() + ENDING_SECONDS
+    for thread in threading.enumerate():
+        # Its prefetcher is never ended, and asleep once nothing is read any more.
+        if thread not in others and thread.name != "Prefetcher":
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold further Ctrl-C and SIGTERM off for the seconds in which Ray ends: half ended, it leaves processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) or signal.SIG_DFL for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

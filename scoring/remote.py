@@ -117,9 +117,6 @@ def _version(entry: dict[str, Any]) -> str:
     return "\0".join(str(entry[key]) for key in ("size", *_VERSIONS) if entry.get(key) is not None)
 
 
-_witnesses: dict[str, str] = {}
-"""An address that gave something, by its server: if it is silent, too, the server went away."""
-
 _MOST_SERVERS = 10_000
 
 
@@ -129,16 +126,40 @@ def server_of(address: str) -> str:
     return f"{protocol}://{rest.partition('/')[0]}/"
 
 
+class Witnesses:
+    """An address that gave something, for each of the first 10,000 servers. Silent, too, the server is gone."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[str, str] = {}
+
+    def trust(self, address: str) -> None:
+        """Take note that an address gave something, in this run or an earlier one."""
+        server = server_of(address)
+        if server in self._addresses or len(self._addresses) < _MOST_SERVERS:
+            self._addresses[server] = address
+
+    def of(self, address: str) -> str | None:
+        """The witness of the address's server, if any."""
+        return self._addresses.get(server_of(address))
+
+
+_witnesses = Witnesses()
+
+
+def share(witnesses: Witnesses) -> None:
+    """Keep the witnesses of this process there from now on, for a run of several processes."""
+    global _witnesses
+    _witnesses = witnesses
+
+
 def trust(address: str) -> None:
-    """Take note that an address gave something, in this run or an earlier one; for the first 10,000 servers."""
-    server = server_of(address)
-    if server in _witnesses or len(_witnesses) < _MOST_SERVERS:
-        _witnesses[server] = address
+    """Take note that an address gave something."""
+    _witnesses.trust(address)
 
 
 def named(index: int, address: str) -> "RemoteItem":
     """The picture at an address that was named by itself, in a table say."""
-    return RemoteItem(index, address, witness=_witnesses.get(server_of(address)))
+    return RemoteItem(index, address, witness=_witnesses.of(address))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +219,10 @@ class RemoteItem:
             return False
         if self.root is not None:
             return not _exists(self.root)
-        witness = _witnesses.get(server_of(self.address), self.witness)
-        return witness is not None and not isinstance(error, _ANSWERS) and not _answers(witness)
+        if isinstance(error, _ANSWERS):
+            return False
+        witness = _witnesses.of(self.address) or self.witness
+        return witness is not None and not _answers(witness)
 
 
 def _speaks(system: Any, protocol: str) -> bool:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 
 CLUSTER = """
@@ -52,6 +54,11 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+
+    def actors(self) -> list[psutil.Process]:
+        """The processes that score, on whatever node."""
+        running = psutil.process_iter(["cmdline"])
+        return [each for each in running if "MapWorker(MapBatches(_Actor))" in " ".join(each.info["cmdline"] or ())]
 
 
 @contextmanager

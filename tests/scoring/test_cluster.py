@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 
 import scoring.cluster
@@ -57,12 +56,6 @@ def expected(many: Path, classifier: Classifier, tmp_path_factory: pytest.TempPa
     return {path.suffix: path.read_bytes() for path in folder.iterdir()}
 
 
-def actors() -> list[psutil.Process]:
-    """The processes that score, on whatever node."""
-    running = psutil.process_iter(["cmdline"])
-    return [each for each in running if "MapWorker(MapBatches(_Actor))" in " ".join(each.info["cmdline"] or ())]
-
-
 def test_a_gpu_that_does_not_work_is_never_replaced(cluster: Cluster, many: Path, repository: Repository) -> None:
     with cluster.score(repository.root, many, "--model", "colours", "--device", "auto") as run:
         rows, messages = run.communicate(timeout=120)
@@ -77,7 +70,7 @@ def test_a_killed_actor_or_node_costs_no_row(
     with cluster.score(repository.root, *MODEL, many) as run:
         assert run.stdout is not None
         first = run.stdout.readline()
-        working = actors()
+        working = cluster.actors()
         assert working
         if victim == "actor":
             working[0].kill()
@@ -110,6 +103,26 @@ def test_an_interrupted_run_goes_on_without_the_cluster(
     )
     assert "of earlier runs" in again.stderr
     assert output.read_bytes() == expected[".csv"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_leaves_no_process(
+    cluster: Cluster, many: Path, repository: Repository, number: signal.Signals
+) -> None:
+    with cluster.score(repository.root, *MODEL, many) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        assert cluster.actors()
+        run.send_signal(number)
+        time.sleep(0.1)
+        run.send_signal(number)
+        _, messages = run.communicate(timeout=60)
+    assert run.returncode == 130, messages.decode()
+    assert b"Traceback" not in messages
+    until = time.monotonic() + 10
+    while cluster.actors():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_a_source_that_goes_away_is_said_as_by_the_local_engine(
@@ -168,7 +181,7 @@ def test_what_is_handed_to_ray_at_once_is_bounded(
     monkeypatch.setattr(scoring.cluster, "WAVE", 150)
     monkeypatch.setattr(scoring.cluster, "WAVE_BYTES", 50_000)
     engine = object.__new__(ClusterEngine)
-    engine._ray = SimpleNamespace(put=lambda table: table.num_rows)
+    engine._ray, engine._witnesses = SimpleNamespace(put=lambda table: table.num_rows), None
     items: Any = [Numbered(number, bytes(size)) for number in inputs]
     blocks = _blocks(items)
     assert list(iter(lambda: engine._wave(blocks), [])) == sizes

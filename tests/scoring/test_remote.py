@@ -211,7 +211,7 @@ def test_witness_of_an_earlier_run(serve: Serve, monkeypatch: pytest.MonkeyPatch
     server, address = serve(Failing)
     remote.trust(f"{address}/200.jpg")
     item = remote.named(0, f"{address}/503.jpg")
-    monkeypatch.setattr(remote, "_witnesses", {})
+    monkeypatch.setattr(remote, "_witnesses", remote.Witnesses())
     with pytest.raises(ImageUnreadable):
         item.read()
     server.shutdown()

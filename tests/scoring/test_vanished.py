@@ -19,15 +19,16 @@ from inference.repository import Repository
 from scoring.shards import Shard
 from scoring.sources import FailedItem, Item
 from scoring.tables import Table
+from tests.cluster import Cluster
 from tests.fresh import python
 
 ROOT = Path(__file__).parents[2]
 
 SERVER = """
-import os, signal, sys
+import os, signal, sys, time
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 
-port, left = map(int, sys.argv[1:])
+port, left = map(int, sys.argv[1:3])
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -35,6 +36,9 @@ class Handler(SimpleHTTPRequestHandler):
         global left
         left -= 1
         if left == 0:
+            print("asked", flush=True)
+            if sys.argv[3] == "hang":
+                time.sleep(60)
             os.kill(os.getpid(), signal.SIGKILL)
         super().do_GET()
 
@@ -58,12 +62,12 @@ def port() -> int:
 
 @pytest.fixture
 def serve(photos: Path, port: int) -> Iterator[Serve]:
-    """Starts a server of 30 photos, of which five are damaged; it dies when it is asked for the n-th time."""
+    """Starts a server of 30 photos, of which five are damaged; asked the n-th time, it says so and dies or hangs."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(dies_at: int = -1) -> "subprocess.Popen[bytes]":
-        arguments = [sys.executable, "-c", SERVER, str(port), str(dies_at)]
-        process = subprocess.Popen(arguments, cwd=photos, stderr=subprocess.DEVNULL)
+    def start(last: int = -1, then: str = "die") -> "subprocess.Popen[bytes]":
+        arguments = [sys.executable, "-c", SERVER, str(port), str(last), then]
+        process = subprocess.Popen(arguments, cwd=photos, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         started.append(process)
         until = time.monotonic() + 30
         while True:
@@ -77,7 +81,7 @@ def serve(photos: Path, port: int) -> Iterator[Serve]:
     yield start
     for process in started:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 @pytest.fixture
@@ -103,7 +107,7 @@ def test_killed_server_ends_the_run_and_the_same_command_goes_on(
     server.kill()
     server.wait()
 
-    serve(dies_at=60)
+    serve(60)
     ended = score("t.csv", "-o", "out.jsonl")
     assert ended.returncode == 3, ended.stderr
     assert f"http://127.0.0.1:{port}/ cannot be reached any more" in ended.stderr
@@ -123,6 +127,52 @@ def test_killed_server_ends_the_run_and_the_same_command_goes_on(
     codes = [json.loads(line)["error_code"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert len(codes) == len(addresses)
     assert [index for index, code in enumerate(codes) if code == "image_unreadable"] == [3, 4]
+
+
+@pytest.mark.parametrize("then", ["die", "hang"])
+def test_on_a_cluster_too(
+    cluster: Cluster,
+    repository: Repository,
+    serve: Serve,
+    score: Callable[..., "subprocess.CompletedProcess[str]"],
+    port: int,
+    tmp_path: Path,
+    then: str,
+) -> None:
+    pytest.importorskip("ray")
+    table, whole, output = (tmp_path / name for name in ("t.csv", "whole.jsonl", "out.jsonl"))
+    addresses = [f"http://127.0.0.1:{port}/{index % 30:02}.jpg" for index in range(300)]
+    table.write_text("\n".join(["photo", *addresses[:3], "http://127.0.0.1:1/a.jpg", *addresses[3:]]))
+    server = serve()
+    assert score("t.csv", "-o", "whole.jsonl").returncode == 1
+    server.kill()
+    server.wait()
+
+    def on_cluster() -> "subprocess.Popen[bytes]":
+        options = ("--model", "colours", "--device", "cpu", "--column", "photo", "-o", output)
+        return cluster.score(repository.root, table, *options)
+
+    server = serve(200, then)
+    with on_cluster() as run:
+        assert server.stdout is not None
+        server.stdout.readline()
+        if then == "hang":
+            # Those that come in their place never got anything from the server.
+            for actor in cluster.actors():
+                actor.kill()
+            server.kill()
+        _, messages = run.communicate(timeout=120)
+    assert run.returncode == 3, messages.decode()
+    assert f"http://127.0.0.1:{port}/ cannot be reached any more".encode() in messages
+    assert b"[source_gone]" in messages
+    assert b"Traceback" not in messages
+    assert not output.exists()
+
+    serve()
+    with on_cluster() as run:
+        _, messages = run.communicate(timeout=120)
+    assert run.returncode == 1, messages.decode()
+    assert output.read_bytes() == whole.read_bytes()
 
 
 def table() -> bytes:
