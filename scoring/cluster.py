@@ -50,7 +50,7 @@ in that time, and a picture that ends every process that decodes it is not tried
 """
 
 ENDING_SECONDS = 10.0
-"""Time that Ray Data's threads have to end. They need 2 to 5 seconds, and on a busy machine a few more."""
+"""Time that Ray Data's threads have to end: Ray itself waits for 2 seconds, which a busy machine may exceed."""
 
 KNOCK_SECONDS = 10.0
 """Time that a cluster's port has to answer."""
@@ -277,7 +277,6 @@ def _connected(address: str | None) -> Any:
     if address:
         _knock(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
