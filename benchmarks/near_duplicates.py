@@ -54,7 +54,7 @@ def main() -> None:
     hashes, copies = [], {name: [] for name in ALTERED}
     for path in random.Random(0).sample(files, min(chosen.photos, len(files))):
         try:
-            image = preprocessing.decode(path.read_bytes())
+            image = preprocessing.decode(path.read_bytes()).image
         except ImageError:
             continue
         own = hash_of(Image.fromarray(preprocessing.crop_of(image)))

@@ -120,6 +120,10 @@ def parity(
         Path | None, typer.Option(help="Where the photos are now; default: where training had them.")
     ] = None,
     photos: Annotated[int, typer.Option(min=1, help="How many validation photos to compare.")] = 128,
+    large: Annotated[
+        Path | None,
+        typer.Option(help="For a decoder that reduces large photos: a folder of such, labelled or not."),
+    ] = None,
     runtime: Annotated[
         list[RuntimeOption] | None, typer.Option(help="A further runtime to compare; auto: all that auto chooses from.")
     ] = None,
@@ -127,6 +131,7 @@ def parity(
     """Compare the exported files with PyTorch eager on validation photos and golden inputs; exit 1 when they differ."""
     from inference.repository import EXPORTED, Artifact
     from inference.runtimes.registry import AUTOMATIC, INT8_RUNTIMES
+    from training.drafts import compare_decoders, files_in
     from training.parity import check, report
     from training.run import Run
 
@@ -137,7 +142,8 @@ def parity(
         raise typer.BadParameter("int8 is compared by `petalpaw export --precision int8`, whose figures are taken over")
     table = Table("runtime", "device", "batch", "max |Δlogit|", "mean |Δlogit|", "top-1 agreement", "pictures")
     comparisons = []
-    for item in check(artifact, opened.module(), opened.photos("validation", photos, data), further):
+    compared = opened.photos("validation", photos, data)
+    for item in check(artifact, opened.module(), compared, further):
         comparisons.append(item)
         table.add_row(
             item.runtime,
@@ -149,7 +155,10 @@ def parity(
             str(item.images),
         )
         messages.print(f"{item.runtime} on {item.device}, batch {item.batch}: {item.max_difference:.2g}")
-    result = report(artifact, comparisons)
+    decoder = compare_decoders(artifact, [*compared, *(files_in(large) if large else [])], photos)
+    if decoder:
+        messages.print(str(decoder), markup=False)
+    result = report(artifact, comparisons, decoder)
     Console().print(table)
     typer.echo(f"{'passed' if result.passed else 'FAILED'}: tolerance {artifact.manifest.golden.tolerance:g}")
     for problem in result.problems:

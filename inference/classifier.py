@@ -11,7 +11,7 @@ from inference.errors import DeviceUnavailable, ImageError, ManifestInvalid, Run
 from inference.golden import golden_crops
 from inference.manifest import digest_of
 from inference.prediction import DEFAULT_TOP_K, Logits, Prediction, predictions
-from inference.preprocessing import MAX_PIXELS, Crop
+from inference.preprocessing import MAX_PIXELS, Crop, Decoded
 from inference.repository import Artifact
 from inference.runtimes.base import Device, DeviceChoice, Load, Runtime
 from inference.runtimes.registry import AUTOMATIC, cuda_device_count, load_runtime, runtime_class
@@ -87,15 +87,15 @@ class Classifier:
 
     def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Crop:
         """Picture bytes → uint8 (height, width, 3). Raises ImageError and nothing else."""
-        return self.crop_of(self.decode(data, max_pixels))
+        return self.artifact.manifest.preprocessing(data, max_pixels)
 
-    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-        """The first half of `preprocess`: an upright RGB image. Raises ImageError and nothing else."""
+    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+        """The first half of `preprocess`: an upright RGB image and its size. Raises ImageError and nothing else."""
         return self.artifact.manifest.preprocessing.decode(data, max_pixels)
 
-    def crop_of(self, image: Image.Image) -> Crop:
+    def crop_of(self, image: Image.Image, size: tuple[int, int]) -> Crop:
         """The second half of `preprocess`: resize and crop."""
-        return self.artifact.manifest.preprocessing.crop_of(image)
+        return self.artifact.manifest.preprocessing.crop_of(image, size)
 
     def logits(self, crops: Crop) -> Logits:
         """uint8 (batch, height, width, 3) → float32 (batch, classes)."""

@@ -22,6 +22,9 @@ INT8 = "model.int8.onnx"
 LEAST_AGREEMENT, MOST_LOST = 0.995, 0.003
 """What an int8 file must hold on validation photos to be published: the share of equal labels, and of accuracy lost."""
 
+LEAST_DRAFT_AGREEMENT = 0.99
+"""The share of equal labels that a decoder that reduces photos must hold, of the photos that it reduces."""
+
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -148,6 +151,38 @@ class QuantizedFigure(_Frozen):
         )
 
 
+class DecoderFigure(_Frozen):
+    """A decoder that reduces large photos against one that does not, by the model's answers on ONNX Runtime.
+
+    `images` photos were reduced, the others are not counted; the interval is Wilson's of 95 %.
+    """
+
+    decoder: str
+    images: int
+    agreement: Probability
+    agreement_low: Probability
+    agreement_high: Probability
+    max_difference: float
+    mean_difference: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether there were photos to tell by, and their labels stayed."""
+        return self.images > 0 and self.agreement >= LEAST_DRAFT_AGREEMENT
+
+    def __str__(self) -> str:
+        if not self.images:
+            return (
+                f"no photo is large enough for {self.decoder} to reduce it, so nothing shows that it keeps the labels; "
+                "name a folder of large photos with --large, or train with the decoder pillow"
+            )
+        return (
+            f"{self.decoder} gives the same label as pillow on {self.agreement:.2%} of the {self.images} photos that "
+            f"it reduces (95 % interval {self.agreement_low:.2%} to {self.agreement_high:.2%}; "
+            f"{LEAST_DRAFT_AGREEMENT:.0%} is needed), largest |Δlogit| {self.max_difference:.2g}"
+        )
+
+
 class Quantized(_Frozen):
     """How model.int8.onnx was made, what it answers to the golden inputs, and how it does on the validation photos.
 
@@ -166,13 +201,14 @@ class ParityReport(_Frozen):
     """The whole of parity.json: what was compared, how far apart it was, and whether that is near enough.
 
     `files` are the digests of the files that were compared; `problems` is empty when `passed`. `quantized` has the
-    int8 file's figures, where there is one.
+    int8 file's figures, where there is one, and `decoder` those of a decoder that is not exact.
     """
 
     passed: bool
     files: dict[FileName, Digest]
     figures: tuple[ParityFigure, ...]
     quantized: tuple[QuantizedFigure, ...] = ()
+    decoder: DecoderFigure | None = None
     problems: tuple[str, ...] = ()
     batches: tuple[int, ...]
     photos: int

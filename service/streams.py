@@ -138,12 +138,12 @@ class Streams:
         name = classifier.artifact.name
         start = perf_counter()
         with self._metrics.stage(name, "decode", [call]):
-            image = classifier.decode(data, self._max_pixels)
+            image, size = classifier.decode(data, self._max_pixels)
         with self._metrics.stage(name, "preprocess", [call]):
-            crop = classifier.crop_of(image)
-        size = image.width * image.height
-        self.admission.decoded(size, perf_counter() - start)
-        if size > _LARGE_PIXELS:
+            crop = classifier.crop_of(image, size)
+        count = size[0] * size[1]
+        self.admission.decoded(count, perf_counter() - start)
+        if count > _LARGE_PIXELS:
             del image
             trim()
         return crop

@@ -113,7 +113,7 @@ class Photos:
 
     def _decode_source(self, item: Item) -> Pixels:
         preprocessing, limit = self.recipe.preprocessing, self.recipe.augmentation.source_side
-        image = preprocessing.decode((self.root / item.path).read_bytes())
+        image = preprocessing.decode((self.root / item.path).read_bytes()).image
         if min(image.size) > limit:
             factor = limit / min(image.size)
             width, height = (max(limit, round(side * factor)) for side in image.size)

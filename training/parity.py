@@ -12,7 +12,7 @@ from torch import nn
 
 from inference.errors import ImageError
 from inference.golden import golden_crops
-from inference.manifest import INT8, PARITY, ParityFigure, ParityReport, Signature, Tensor
+from inference.manifest import INT8, PARITY, DecoderFigure, ParityFigure, ParityReport, Signature, Tensor
 from inference.prediction import Logits
 from inference.preprocessing import Crop
 from inference.repository import Artifact
@@ -84,10 +84,11 @@ def compare(runtime: str, device: Device, batch: int, expected: Logits, found: L
     return Comparison(runtime, device, batch, largest, mean, float(agrees.mean()), len(expected), tuple(problems))
 
 
-def report(artifact: Artifact, comparisons: Iterable[Comparison]) -> ParityReport:
+def report(artifact: Artifact, comparisons: Iterable[Comparison], decoder: DecoderFigure | None = None) -> ParityReport:
     """Sum up, one figure per runtime and device, with the structural problems of the files, and write parity.json.
 
-    The figures of the artifact's int8 file, which stand in its manifest, are taken over.
+    The figures of the artifact's int8 file, which stand in its manifest, are taken over. `decoder` has those of a
+    decoder that is not exact.
     """
     comparisons = list(comparisons)
     problems = [f"{item.runtime} on {item.device}: {text}" for item in comparisons for text in item.problems]
@@ -96,6 +97,8 @@ def report(artifact: Artifact, comparisons: Iterable[Comparison]) -> ParityRepor
     photos = comparisons[0].images - golden if comparisons else 0
     if not photos:
         problems.append("no photo was compared; pass readable photos with --data, or --photos 1 or more")
+    if decoder and not decoder.passed:
+        problems.append(str(decoder))
     pairs = list(dict.fromkeys((item.runtime, item.device) for item in comparisons))
     # The int8 file was compared with model.onnx when it was exported; its digest binds the figures to it.
     quantized = artifact.manifest.quantized
@@ -112,6 +115,7 @@ def report(artifact: Artifact, comparisons: Iterable[Comparison]) -> ParityRepor
             _figure([item for item in comparisons if (item.runtime, item.device) == pair], artifact) for pair in pairs
         ),
         quantized=quantized.figures if quantized else (),
+        decoder=decoder,
         problems=tuple(problems),
         batches=BATCHES,
         photos=photos,

@@ -29,6 +29,7 @@ from typing import Any
 import httpx
 from chart import draw
 from contenders import CONTENDERS, Body, Contender
+from drafts import drafted
 from load import Bodies, Load, closed, opened
 from photos import KINDS, pictures
 from processes import cpu_seconds, free_port, memory_mb, ready, stop
@@ -83,6 +84,7 @@ def measure(arguments: argparse.Namespace, results: dict[str, Any], path: Path) 
     results["calls"].append(call())
     first = 1 + max((record["round"] for record in results["records"]), default=-1)
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["BENCHMARK_DRAFTS"] = str(drafted(ROOT / "models", Path(folder) / "drafts"))
         for kind in arguments.kinds:
             trial = Trial(Path(folder) / kind, kind, arguments)
             results["pictures"][kind] = trial.described()

@@ -123,8 +123,11 @@ class Contender:
             )  # fmt: skip
 
 
-def _petalpaw(python: Path, port: int) -> list[str]:
-    return [str(python), "-m", "petalpaw", "serve", "--port", str(port), "--models", os.environ["BENCHMARK_REPOSITORY"]]
+def _petalpaw(repository: str) -> Callable[[Path, int], list[str]]:
+    """The service, with the repository that a variable names."""
+    return lambda python, port: [
+        str(python), "-m", "petalpaw", "serve", "--port", str(port), "--models", os.environ[repository],
+    ]  # fmt: skip
 
 
 def _app(name: str) -> Callable[[Path, int], list[str]]:
@@ -151,9 +154,14 @@ CONTENDERS = {
     each.name: each
     for each in (
         Contender(
-            "petalpaw", (), _petalpaw,
+            "petalpaw", (), _petalpaw("BENCHMARK_REPOSITORY"),
             "/classify?model=flowers", multipart("images"), _petalpaw_label, "/readyz",
             environment={"PYTHONPATH": str(APPS.parents[2])},  # this tree, wherever the environment's is
+        ),
+        Contender(
+            "petalpaw-draft", (), _petalpaw("BENCHMARK_DRAFTS"),  # preprocessing.decoder: pillow-draft
+            "/classify?model=flowers", multipart("images"), _petalpaw_label, "/readyz",
+            environment={"PYTHONPATH": str(APPS.parents[2])},
         ),
         Contender(
             "fastapi", ("fastapi[standard]==0.121.3",),

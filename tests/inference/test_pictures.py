@@ -164,12 +164,12 @@ def oriented(orientation: int, kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", STORED)
 def test_orientation_is_applied(orientation: int, kind: str) -> None:
-    assert_array_equal(np.asarray(SMALL.decode(oriented(orientation, kind))), UPRIGHT)
+    assert_array_equal(np.asarray(SMALL.decode(oriented(orientation, kind)).image), UPRIGHT)
 
 
 @pytest.mark.parametrize("orientation", STORED)
 def test_orientation_can_be_ignored(orientation: int) -> None:
-    as_stored = Preprocessing(orientation="ignore").decode(oriented(orientation, "PNG"))
+    as_stored = Preprocessing(orientation="ignore").decode(oriented(orientation, "PNG")).image
     assert_array_equal(np.asarray(as_stored), STORED[orientation])
 
 
@@ -196,7 +196,7 @@ ORIENTATION_6 = (0x0112, 3, 1, b"\0\x06\0\0")
 )
 def test_orientation_survives_damaged_neighbours(neighbour: tuple[int, int, int, bytes]) -> None:
     entries = sorted([ORIENTATION_6, neighbour])
-    assert SMALL.decode(jpeg_with_exif(exif_entries(*entries))).size == (80, 40)
+    assert SMALL.decode(jpeg_with_exif(exif_entries(*entries))).image.size == (80, 40)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as inference.preprocessing sets for the whole process
@@ -215,4 +215,4 @@ def test_orientation_survives_damaged_neighbours(neighbour: tuple[int, int, int,
     ids=range(8),
 )
 def test_damaged_exif_leaves_the_picture_as_it_is(exif: bytes) -> None:
-    assert SMALL.decode(jpeg_with_exif(exif)).size == (40, 80)
+    assert SMALL.decode(jpeg_with_exif(exif)).image.size == (40, 80)

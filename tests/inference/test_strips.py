@@ -55,10 +55,10 @@ def test_strips_give_the_same_bytes(
     name: str, alpha: Literal["white", "drop"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = Preprocessing(alpha=alpha).decode
-    whole = np.asarray(decode(PICTURES[name]))
+    whole = np.asarray(decode(PICTURES[name]).image)
     for size in (1, WIDTH * 7, WIDTH * (HEIGHT - 1)):
         monkeypatch.setattr(preprocessing, "_STRIP_PIXELS", size)
-        assert_array_equal(np.asarray(decode(PICTURES[name])), whole)
+        assert_array_equal(np.asarray(decode(PICTURES[name]).image), whole)
 
 
 MEASURED = """

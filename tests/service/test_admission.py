@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from inference.classifier import Classifier
 from inference.errors import DeadlineExceeded, Overloaded, PetalpawError
 from inference.prediction import Logits
-from inference.preprocessing import Crop
+from inference.preprocessing import Crop, Decoded
 from inference.repository import Artifact
 from service.admission import Admission, Rate
 from service.call import Call
@@ -31,7 +31,7 @@ class Held(Classifier):
         self.go = threading.Event()
         self.decoded = self.inferred = 0
 
-    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         self.decoded += 1
         return super().decode(data, max_pixels)
 
@@ -263,7 +263,7 @@ def test_cancelled_work_leaves_the_queue_and_never_runs(held: Held, picture: Cal
 @pytest.mark.parametrize("kind", ["streams", "adaptive"])
 def test_what_is_late_is_dropped_before_each_stage(held: Held, picture: Callable[..., bytes], kind: str) -> None:
     class Late(Held):
-        def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+        def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
             sleep(0.3)
             return super().decode(data, max_pixels)
 

@@ -1,0 +1,104 @@
+"""A decoder that reduces large photos must show, on such photos, that it keeps the labels."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import petalpaw
+from inference.errors import DataInvalid
+from inference.manifest import MANIFEST, PARITY, DecoderFigure, ParityReport
+from inference.repository import Artifact, Repository
+from training.drafts import compare_decoders, files_in
+from training.finetune import train
+from training.recipe import Recipe
+
+Picture = Callable[..., bytes]
+
+
+@pytest.fixture
+def drafted(exported: Path) -> Artifact:
+    artifact = Artifact.open(exported)
+    preprocessing = artifact.manifest.preprocessing.model_copy(update={"decoder": "pillow-draft"})
+    manifest = artifact.manifest.model_copy(update={"preprocessing": preprocessing})
+    (exported / MANIFEST).write_text(manifest.to_json())
+    return Artifact.open(exported)
+
+
+@pytest.fixture
+def large(tmp_path: Path, picture: Picture) -> Path:
+    """Photos that are reduced, and others, and what is none."""
+    folder = tmp_path / "large"
+    (folder / "more").mkdir(parents=True)
+    for index, colour in enumerate([(220, 30, 30), (30, 200, 40), (30, 40, 210)]):
+        (folder / "more" / f"{index}.jpg").write_bytes(picture(colour, (400 + index, 300)))
+        (folder / f"small-{index}.jpg").write_bytes(picture(colour, (100, 80)))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_only_reduced_photos_count(drafted: Artifact, large: Path) -> None:
+    figure = compare_decoders(drafted, files_in(large), 128)
+    assert figure
+    assert (figure.decoder, figure.images, figure.agreement, figure.agreement_high) == ("pillow-draft", 3, 1, 1)
+    assert 0.4 < figure.agreement_low < 0.5  # Wilson's interval of three of three
+    assert figure.max_difference > 0
+    assert figure.passed
+    limited = compare_decoders(drafted, files_in(large), 2)
+    assert limited
+    assert limited.images == 2
+
+
+def test_an_exact_decoder_needs_no_comparison(exported: Path, large: Path) -> None:
+    assert compare_decoders(Artifact.open(exported), files_in(large), 128) is None
+
+
+def test_no_large_photo_shows_nothing(drafted: Artifact, large: Path) -> None:
+    figure = compare_decoders(drafted, sorted(large.glob("*.*")), 128)
+    assert figure
+    assert not figure.passed
+    assert "--large" in str(figure)
+
+
+def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataInvalid, match="holds no files"):
+        files_in(tmp_path)
+
+
+@pytest.mark.parametrize(("agreement", "passed"), [(0.99, True), (0.989, False)])
+def test_labels_may_hardly_change(agreement: float, passed: bool) -> None:
+    figure = DecoderFigure(
+        decoder="pillow-draft",
+        images=1000,
+        agreement=agreement,
+        agreement_low=0.9,
+        agreement_high=1,
+        max_difference=1,
+        mean_difference=0.1,
+    )
+    assert figure.passed == passed
+
+
+def test_parity_passes_only_where_the_labels_are_shown_to_stay(
+    make_recipe: Callable[..., Recipe], photos_root: Path, large: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(preprocessing={"resize": 40, "crop": 32, "decoder": "pillow-draft"})
+    run = tmp_path / "run"
+    train(recipe, photos_root, None, run, device="cpu", workers=0)
+    invoke = CliRunner().invoke
+    assert invoke(petalpaw.app, ["export", str(run)]).exit_code == 0
+    refused = invoke(petalpaw.app, ["parity", str(run)])
+    assert refused.exit_code == 1
+    report = ParityReport.model_validate_json((run / "artifact" / PARITY).read_bytes())
+    assert report.decoder
+    assert report.decoder.images == 0
+    assert str(report.decoder) in report.problems
+    passed = invoke(petalpaw.app, ["parity", str(run), "--large", str(large)])
+    report = ParityReport.model_validate_json((run / "artifact" / PARITY).read_bytes())
+    assert report.decoder
+    assert report.decoder.images == 3
+    assert report.problems == ()
+    assert passed.exit_code == 0
+    published = Repository(tmp_path / "models").publish(run / "artifact")
+    assert published.manifest.preprocessing.decoder == "pillow-draft"
