@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from commands.options import (
     INTERRUPTED,
@@ -140,7 +140,8 @@ def parity(
     further = [name for each in runtime or () for name in AUTOMATIC.get(each.value, (each.value,))]
     if set(further) & set(INT8_RUNTIMES):
         raise typer.BadParameter("int8 is compared by `petalpaw export --precision int8`, whose figures are taken over")
-    table = Table("runtime", "device", "batch", "max |Δlogit|", "mean |Δlogit|", "top-1 agreement", "pictures")
+    whole = Column("runtime", no_wrap=True)
+    table = Table(whole, "device", "batch", "max |Δlogit|", "mean |Δlogit|", "top-1 agreement", "pictures")
     comparisons = []
     compared = opened.photos("validation", photos, data)
     for item in check(artifact, opened.module(), compared, further):
