@@ -44,6 +44,7 @@ WARM_UP_S = 3
 SETTLE_S = 0.5
 """Before each load: the requests that the last one left behind would be in the way of its first."""
 MODEL = "flowers"
+PEERS = [name for name in CONTENDERS if not name.startswith("petalpaw-")]
 ROOT = Path(__file__).parents[2]
 
 Server = subprocess.Popen[bytes]
@@ -52,7 +53,8 @@ Server = subprocess.Popen[bytes]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="a folder of JPEG photos; pictures of each kind are made from them")
-    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
+    parser.add_argument("--contenders", nargs="+", default=PEERS, choices=list(CONTENDERS))
+    parser.add_argument("--int8", type=Path, help="a repository for petalpaw-int8, of exports with --precision int8")
     parser.add_argument("--kinds", nargs="+", default=["photos"], choices=list(KINDS))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 16, 64])
     parser.add_argument("--rounds", type=int, default=1)
@@ -80,6 +82,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, results: dict[str, Any], path: Path) -> None:
     """Run the rounds; what is measured goes into `results` and, as it comes, to `path`."""
     os.environ["BENCHMARK_REPOSITORY"] = str(ROOT / "models")
+    os.environ["BENCHMARK_INT8"] = str(arguments.int8 and arguments.int8.resolve())
     pythons = {name: CONTENDERS[name].interpreter(arguments.venvs) for name in arguments.contenders}
     results["calls"].append(call())
     first = 1 + max((record["round"] for record in results["records"]), default=-1)

@@ -164,6 +164,11 @@ CONTENDERS = {
             environment={"PYTHONPATH": str(APPS.parents[2])},
         ),
         Contender(
+            "petalpaw-int8", (), _petalpaw("BENCHMARK_INT8"),  # --int8 names the repository
+            "/classify?model=flowers", multipart("images"), _petalpaw_label, "/readyz",
+            environment={"PYTHONPATH": str(APPS.parents[2]), "PETALPAW_RUNTIME": "onnx-int8"},
+        ),
+        Contender(
             "fastapi", ("fastapi[standard]==0.121.3",),
             lambda python, port: [
                 str(python), "-m", "uvicorn", "fastapi_plain:app", "--port", str(port), "--workers", str(CORES),
