@@ -23,16 +23,16 @@ from photos import KINDS, Kind, pictures  # isort: skip
 
 from evaluation.figures import wilson_interval  # isort: skip
 
-WIDTHS = (500, 1200, 2000, 4000)
+WIDTHS = (500, 1200, 2001, 4000, 4003)
 """Pixels; the shape and the grain are the phone photo's."""
 
 
 def crop(preprocessing: Preprocessing, data: bytes) -> tuple[Crop, float, int]:
     """The crop, the CPU milliseconds that it took, and the pixels that were decoded."""
     began = time.thread_time()
-    image, size = preprocessing.decode(data)
-    cut = preprocessing.crop_of(image, size)
-    return cut, 1e3 * (time.thread_time() - began), image.width * image.height
+    decoded = preprocessing.decode(data)
+    cut = preprocessing.crop_of(*decoded)
+    return cut, 1e3 * (time.thread_time() - began), decoded.image.width * decoded.image.height
 
 
 def main() -> None:

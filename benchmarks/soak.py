@@ -68,19 +68,23 @@ class Failing:
             ("one of twenty", [*self.photos[:19], photo[:5000]], "image_truncated"),
         ):
             parts = [("images", (f"{index}.jpg", data)) for index, data in enumerate(sent)]
-            answer = self.client.post("/classify?model=flowers", files=parts)
-            last = answer.json()["predictions"][-1]
-            right = last.get("error", {}).get("code") == code and answer.json() == self.first.setdefault(
-                name, answer.json()
-            )
+            answer = self.client.post("/classify?model=flowers", files=parts, headers={"Connection": "close"})
+            said = answer.json()
+            (last,) = said.get("predictions", [{}])[-1:]
+            right = last.get("error", {}).get("code") == code and said == self.first.setdefault(name, said)
             answers[f"{name}: {'as it must' if right else answer.text[:300]}"] += 1
         return answers
 
 
-def every(seconds: float, ended: threading.Event, act: Callable[[], None]) -> threading.Thread:
+def every(seconds: float, ended: threading.Event, seen: "Seen", act: Callable[[], None]) -> threading.Thread:
+    """Do it again and again; that it cannot be done is an answer, too, and a wrong one."""
+
     def repeat() -> None:
         while not ended.wait(seconds):
-            act()
+            try:
+                act()
+            except Exception as error:  # noqa: BLE001 – whatever it is, the soak goes on
+                seen.answers[f"{type(error).__name__}: {error}"] += 1
 
     thread = threading.Thread(target=repeat)
     thread.start()
@@ -130,9 +134,9 @@ def soaked(
                 seen.health.append(1e3 * (time.perf_counter() - began))
 
             side = [
-                every(1, ended, lambda seen=seen: seen.memory.append(allocated_mb(server))),  # type: ignore[misc]
-                every(0.5, ended, health),
-                every(5, ended, lambda seen=seen, failing=failing: seen.answers.update(failing.ask())),  # type: ignore[misc]
+                every(1, ended, seen, lambda seen=seen: seen.memory.append(allocated_mb(server))),  # type: ignore[misc]
+                every(0.5, ended, seen, health),
+                every(5, ended, seen, lambda seen=seen, failing=failing: seen.answers.update(failing.ask())),  # type: ignore[misc]
             ]
             cpu = cpu_seconds(server)
             load = closed(f"{url}/classify?model=flowers", bodies, arguments.clients, seconds)

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from PIL import Image
 
 from inference.budget import whole_cores
 from inference.errors import DeviceUnavailable, ImageError, ManifestInvalid, RuntimeMissing, SelfTestFailed
@@ -93,9 +92,9 @@ class Classifier:
         """The first half of `preprocess`: an upright RGB image and its size. Raises ImageError and nothing else."""
         return self.artifact.manifest.preprocessing.decode(data, max_pixels)
 
-    def crop_of(self, image: Image.Image, size: tuple[int, int]) -> Crop:
+    def crop_of(self, decoded: Decoded) -> Crop:
         """The second half of `preprocess`: resize and crop."""
-        return self.artifact.manifest.preprocessing.crop_of(image, size)
+        return self.artifact.manifest.preprocessing.crop_of(*decoded)
 
     def logits(self, crops: Crop) -> Logits:
         """uint8 (batch, height, width, 3) → float32 (batch, classes)."""
@@ -117,7 +116,7 @@ class Classifier:
             try:
                 crop = self.preprocess(data, max_pixels)
             except ImageError as error:
-                outcomes.append(error)
+                outcomes.append(error.with_traceback(None))  # which leads back to `outcomes`
             else:
                 outcomes += self.predictions(self.logits(crop[None]), top_k)
         return outcomes

@@ -22,8 +22,8 @@ INT8 = "model.int8.onnx"
 LEAST_AGREEMENT, MOST_LOST = 0.995, 0.003
 """What an int8 file must hold on validation photos to be published: the share of equal labels, and of accuracy lost."""
 
-LEAST_DRAFT_AGREEMENT = 0.99
-"""The share of equal labels that a decoder that reduces photos must hold, of the photos that it reduces."""
+LEAST_DRAFTS, LEAST_DRAFT_AGREEMENT = 100, 0.99
+"""How many photos a decoder that reduces photos must have reduced, and the share of equal labels that it must hold."""
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -168,13 +168,14 @@ class DecoderFigure(_Frozen):
     @property
     def passed(self) -> bool:
         """Whether there were photos to tell by, and their labels stayed."""
-        return self.images > 0 and self.agreement >= LEAST_DRAFT_AGREEMENT
+        return self.images >= LEAST_DRAFTS and self.agreement >= LEAST_DRAFT_AGREEMENT
 
     def __str__(self) -> str:
-        if not self.images:
+        if self.images < LEAST_DRAFTS:
             return (
-                f"no photo is large enough for {self.decoder} to reduce it, so nothing shows that it keeps the labels; "
-                "name a folder of large photos with --large, or train with the decoder pillow"
+                f"{self.images} of the photos are large enough for {self.decoder} to reduce them, too few to show that "
+                f"it keeps the labels; name a folder with {LEAST_DRAFTS} large photos with --large, or train with the "
+                "decoder pillow"
             )
         return (
             f"{self.decoder} gives the same label as pillow on {self.agreement:.2%} of the {self.images} photos that "

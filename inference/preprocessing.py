@@ -58,6 +58,7 @@ DRAFT = 2
 """A draft's sides are at least so many times `resize`: the resampling filter then still has pixels to weigh."""
 
 _Box = tuple[int, int, int, int]
+_Area = tuple[float, float, float, float]
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _WHITE = (255, 255, 255, 255)
@@ -72,6 +73,17 @@ _TURNS = {
 }
 """What brings a picture of each EXIF orientation upright."""
 
+_MOVED = {
+    Image.Transpose.FLIP_LEFT_RIGHT: (2, 1, 0, 3),
+    Image.Transpose.ROTATE_180: (2, 3, 0, 1),
+    Image.Transpose.FLIP_TOP_BOTTOM: (0, 3, 2, 1),
+    Image.Transpose.TRANSPOSE: (1, 0, 3, 2),
+    Image.Transpose.ROTATE_270: (3, 0, 1, 2),
+    Image.Transpose.TRANSVERSE: (3, 2, 1, 0),
+    Image.Transpose.ROTATE_90: (1, 2, 3, 0),
+}
+"""Which edge, counted as left, top, right, bottom, becomes the left, top, right and bottom one."""
+
 _SIDEWAYS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 
 # The limit is enforced below, per call, before any pixel is decoded. Pillow's process-wide one only warns up to
@@ -85,15 +97,19 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class Decoded(NamedTuple):
-    """An upright RGB image, and the picture's own width and height, of which a draft has a part."""
+    """An upright RGB image, and the picture's own width and height, of which a draft has a part.
+
+    A draft's sides are rounded up: `box` (left, top, right, bottom) is where in the image the picture lies.
+    """
 
     image: Image.Image
     size: tuple[int, int]
+    box: _Area | None = None
 
     @property
     def reduced(self) -> bool:
         """Whether the decoder made it smaller."""
-        return self.image.size != self.size
+        return self.box is not None
 
 
 class Preprocessing(BaseModel):
@@ -139,29 +155,26 @@ class Preprocessing(BaseModel):
         if image.format in _JPEGS and too_many_scans(data):
             raise ImageUnsupported(f"the JPEG has more than {MAX_SCANS} scans, which no camera writes; save it anew")
         size = image.size
-        if self.decoder == "pillow-draft":
-            image.draft(None, (DRAFT * self.resize, DRAFT * self.resize))
+        box = _draft(image, DRAFT * self.resize) if self.decoder == "pillow-draft" else None
         try:
             image.load()
             turn = _turn(image) if self.orientation == "exif" else None
             if turn is not None:
+                size, box = size[::-1] if turn in _SIDEWAYS else size, box and _moved(box, image.size, turn)
                 image = image.transpose(turn)
-            return Decoded(_rgb(image, self.alpha), size[::-1] if turn in _SIDEWAYS else size)
+            return Decoded(_rgb(image, self.alpha), size, box)
         # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, … on damaged pixels.
         except Exception as error:
             raise ImageTruncated(
                 f"the {image.format or 'picture'} data is cut short or damaged ({error}); send the whole file"
             ) from error
 
-    def crop_of(self, image: Image.Image, size: tuple[int, int] | None = None) -> Crop:
-        """The centre crop of an RGB image, uint8 (crop, crop, 3).
-
-        `size` is that of the whole picture where the image is a draft of it, whose sides are rounded.
-        """
+    def crop_of(self, image: Image.Image, size: tuple[int, int] | None = None, box: _Area | None = None) -> Crop:
+        """The centre crop of an RGB image, uint8 (crop, crop, 3); of a draft with `size` and `box`, see `Decoded`."""
         width, height = self._resized(size or image.size)
         resample = Image.Resampling[self.interpolation.upper()]
         if (width, height) != image.size:
-            image = image.resize((width, height), resample)
+            image = image.resize((width, height), resample, box)
         # torchvision's CenterCrop rounds half to even, as Python does.
         left, top = round((width - self.crop) / 2), round((height - self.crop) / 2)
         return np.array(image.crop((left, top, left + self.crop, top + self.crop)), dtype=np.uint8)
@@ -206,6 +219,21 @@ def _open(data: bytes) -> Image.Image:
             raise ImageTruncated("the picture's header is cut short or damaged; send the whole file") from error
         accepted = ", ".join(FORMATS)
         raise ImageUnsupported(f"the bytes are not a picture in an accepted format ({accepted})") from error
+
+
+def _draft(image: Image.Image, side: int) -> _Area | None:
+    """Have a JPEG decoded smaller, where both sides stay at least `side`; where in it the picture will lie."""
+    size = image.size
+    drafted = image.draft(None, (side, side))
+    return drafted[1] if drafted and image.size != size else None
+
+
+def _moved(box: _Area, size: tuple[int, int], turn: Image.Transpose) -> _Area:
+    """A box in an image of this size, once the image is turned."""
+    margins = (box[0], box[1], size[0] - box[2], size[1] - box[3])
+    left, top, right, bottom = (margins[edge] for edge in _MOVED[turn])
+    width, height = size[::-1] if turn in _SIDEWAYS else size
+    return left, top, width - right, height - bottom
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -176,6 +176,8 @@ def read_parity(folder: Path, manifest: Manifest) -> ParityReport:
     unproven = {name for name in manifest.files if name.startswith("model.")} - report.files.keys()
     if unproven:
         raise PublishRefused(f"{path} does not cover {', '.join(sorted(unproven))}; run `petalpaw parity` again")
+    if manifest.preprocessing.decoder != "pillow" and not (report.decoder and report.decoder.passed):
+        raise PublishRefused(f"{path} does not show that the decoder keeps the labels; run `petalpaw parity` again")
     # Whoever made the report: the figures decide about an int8 file.
     if (
         weak := [str(figure) for figure in manifest.quantized.figures if not figure.passed]

@@ -129,8 +129,9 @@ class Scorer:
     def _decoded(self, row: Row, data: bytes) -> tuple[Row, Crop]:
         """The row with the picture's size, and the crop that the service would make of it. Raises ImageError."""
         preprocessing = self.classifier.artifact.manifest.preprocessing
-        image, size = preprocessing.decode(data, self.settings.max_pixels)
-        return replace(row, width=size[0], height=size[1]), preprocessing.crop_of(image, size)
+        decoded = preprocessing.decode(data, self.settings.max_pixels)
+        width, height = decoded.size
+        return replace(row, width=width, height=height), preprocessing.crop_of(*decoded)
 
     def _filled(self, row: Row, logits: Logits, features: Features) -> Row:
         """The row with the answer from its logits, float32 (1, classes). Raises ArithmeticError on NaN or infinity."""

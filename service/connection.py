@@ -38,18 +38,22 @@ _LAST_REQUEST_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`connections` at the same time; `head_bytes` and `head_s` for the request line and the headers of a request."""
+    """`connections` at the same time; `head_bytes` and `head_s` for the request line and the headers of a request.
+
+    `idle_s` is how long a connection is kept for its next request.
+    """
 
     connections: int
     head_bytes: int
     head_s: float
+    idle_s: int
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
         """Those of the settings, and no more connections than there are files to open beside the models'."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         connections = min(settings.max_connections, max(1, files - _OTHER_FILES))
-        return cls(connections, settings.max_header_bytes, settings.header_timeout_s)
+        return cls(connections, settings.max_header_bytes, settings.header_timeout_s, settings.keep_alive_s)
 
 
 class Connection(HttpToolsProtocol):
@@ -61,6 +65,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self.logger = _errors
         self._limits, self._note = limits, refused
+        self.timeout_keep_alive = limits.idle_s
         self._refused = self._begun = False
         self._in_head = True
         self._head_bytes = 0

@@ -136,6 +136,7 @@ class _Exchange:
             self._call.abandon()
             if self._watch:
                 self._watch.cancel()
+                self._watch = None  # it would remember where it was cancelled: here, and keep the request alive
 
     async def receive(self) -> Message:
         """Hand a message inwards; once the upload is over, watch for the client's leaving."""

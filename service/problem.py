@@ -24,6 +24,8 @@ class _Refusal(Response):
     def __init__(self, error: PetalpawError, body: Any, media_type: str) -> None:
         super().__init__(to_json(body), error.status, _headers(error), media_type)
         self._code = error.code
+        # An answer from now on: what it was raised through would keep it, and the request's body, in a cycle.
+        error.with_traceback(None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if call := Call.within(scope):

@@ -139,6 +139,11 @@ class Settings(BaseSettings):
     header_timeout_s: float = Field(
         10, gt=0, description="Seconds from the first byte of a request, or from the connection, to its last header."
     )
+    keep_alive_s: int = Field(
+        120,
+        ge=1,
+        description="Seconds that a connection is kept for its next request; a proxy in front must let go first.",
+    )
     min_upload_rate: int = Field(
         1000,
         ge=0,

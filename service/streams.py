@@ -98,7 +98,8 @@ class Streams:
                         logits = await self._logits(call, classifier, each, held)
                     except PetalpawError as error:
                         ended(error.code)
-                        return error
+                        # An outcome from now on: what it was raised through would keep it, and the picture, in a cycle.
+                        return error.with_traceback(None)
             ended("ok")
             return logits
 
@@ -138,13 +139,13 @@ class Streams:
         name = classifier.artifact.name
         start = perf_counter()
         with self._metrics.stage(name, "decode", [call]):
-            image, size = classifier.decode(data, self._max_pixels)
+            decoded = classifier.decode(data, self._max_pixels)
         with self._metrics.stage(name, "preprocess", [call]):
-            crop = classifier.crop_of(image, size)
-        count = size[0] * size[1]
+            crop = classifier.crop_of(decoded)
+        count = decoded.size[0] * decoded.size[1]
         self.admission.decoded(count, perf_counter() - start)
         if count > _LARGE_PIXELS:
-            del image
+            del decoded
             trim()
         return crop
 

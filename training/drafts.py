@@ -8,7 +8,7 @@ import numpy as np
 from evaluation.figures import wilson_interval
 from inference.budget import whole_cores
 from inference.errors import DataInvalid, ImageError
-from inference.manifest import DecoderFigure
+from inference.manifest import LEAST_DRAFTS, DecoderFigure
 from inference.preprocessing import Preprocessing
 from inference.repository import Artifact
 from inference.runtimes.base import Load
@@ -24,7 +24,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def compare_decoders(artifact: Artifact, photos: Sequence[Path], limit: int) -> DecoderFigure | None:
-    """The artifact's decoder against the exact one, on the first `limit` photos that it reduces.
+    """The artifact's decoder against the exact one, on the first `limit` photos that it reduces, or `LEAST_DRAFTS`.
 
     Files that are no pictures are passed over. None for an artifact whose decoder is exact. Raises DataInvalid when a
     file cannot be read.
@@ -42,7 +42,7 @@ def compare_decoders(artifact: Artifact, photos: Sequence[Path], limit: int) -> 
                 continue
             found.append(runtime.run(drafted(data)[None])[0])
             expected.append(runtime.run(exact(data)[None])[0])
-            if len(found) == limit:
+            if len(found) == max(limit, LEAST_DRAFTS):
                 break
     return _figure(drafted.decoder, np.array(found), np.array(expected))
 

@@ -56,6 +56,18 @@ def test_a_draft_gives_nearly_the_same_crop(options: dict[str, Any]) -> None:
     assert 0 < difference.mean() < 2
 
 
+@pytest.mark.parametrize("size", [(925, 1157), (1157, 925), (1159, 1161)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sides_that_do_not_divide_move_nothing(size: tuple[int, int], orientation: int) -> None:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = orientation
+    data = photo(size, exif=tags, quality=95)
+    decoded = DRAFTED.decode(data)
+    assert decoded.reduced
+    moved = np.abs(DRAFTED.crop_of(decoded.image, decoded.size).astype(int) - EXACT(data)).mean()
+    assert np.abs(DRAFTED(data).astype(int) - EXACT(data)).mean() < moved / 1.5
+
+
 @pytest.mark.parametrize(("size", "kind"), [((143, 400), "JPEG"), ((806, 602), "PNG"), ((806, 602), "WEBP")])
 def test_small_photos_and_other_formats_are_decoded_exactly(size: tuple[int, int], kind: str) -> None:
     data = photo(size, kind)

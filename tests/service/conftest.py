@@ -135,6 +135,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, repository: Repository) ->
         "max_connections": MAX_CONNECTIONS,
         "max_header_bytes": 4096,
         "header_timeout_s": 1,
+        "keep_alive_s": 3,
         "max_uploads_bytes": 3 * MAX_BODY,
         "max_body_bytes": MAX_BODY,
     }

@@ -142,6 +142,19 @@ def test_blank_lines_keep_no_connection(guarded: Server, spaces: bytes) -> None:
             assert answered(connection)[0] == 200
 
 
+def test_an_idle_connection_is_kept_for_a_while_and_then_closed(guarded: Server, server: Server) -> None:
+    with connected(guarded) as short, connected(server) as long:
+        for connection in (short, long):
+            connection.sendall(HEAD.encode() + b"\r\n")
+            assert answered(connection)[0] == 200
+        began = time.monotonic()
+        assert short.recv(1) == b""
+        assert 2 < time.monotonic() - began < 15
+        time.sleep(max(0.0, began + 6 - time.monotonic()))  # uvicorn's own limit is 5 s, less than proxies keep theirs
+        long.sendall(HEAD.encode() + b"\r\n")
+        assert answered(long)[0] == 200
+
+
 def test_idle_connections_make_room(guarded: Server) -> None:
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(connected(guarded)) for _ in range(MAX_CONNECTIONS + 10)]

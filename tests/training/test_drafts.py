@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 import petalpaw
-from inference.errors import DataInvalid
-from inference.manifest import MANIFEST, PARITY, DecoderFigure, ParityReport
+from inference.errors import DataInvalid, PublishRefused
+from inference.manifest import LEAST_DRAFTS, MANIFEST, PARITY, DecoderFigure, ParityReport
 from inference.repository import Artifact, Repository
 from training.drafts import compare_decoders, files_in
 from training.finetune import train
@@ -31,9 +31,11 @@ def large(tmp_path: Path, picture: Picture) -> Path:
     """Photos that are reduced, and others, and what is none."""
     folder = tmp_path / "large"
     (folder / "more").mkdir(parents=True)
-    for index, colour in enumerate([(220, 30, 30), (30, 200, 40), (30, 40, 210)]):
+    for index in range(LEAST_DRAFTS):
+        colour = [(220, 30, 30), (30, 200, 40), (30, 40, 210)][index % 3]
         (folder / "more" / f"{index}.jpg").write_bytes(picture(colour, (400 + index, 300)))
-        (folder / f"small-{index}.jpg").write_bytes(picture(colour, (100, 80)))
+    for index in range(3):
+        (folder / f"small-{index}.jpg").write_bytes(picture((30, 200, 40), (100 + index, 80)))
     (folder / "notes.txt").write_text("no picture")
     return folder
 
@@ -41,23 +43,24 @@ def large(tmp_path: Path, picture: Picture) -> Path:
 def test_only_reduced_photos_count(drafted: Artifact, large: Path) -> None:
     figure = compare_decoders(drafted, files_in(large), 128)
     assert figure
-    assert (figure.decoder, figure.images, figure.agreement, figure.agreement_high) == ("pillow-draft", 3, 1, 1)
-    assert 0.4 < figure.agreement_low < 0.5  # Wilson's interval of three of three
+    assert (figure.decoder, figure.images) == ("pillow-draft", LEAST_DRAFTS)
+    assert (figure.agreement, figure.agreement_high) == (1, 1)
+    assert 0.96 < figure.agreement_low < 0.97  # Wilson's interval of a hundred of a hundred
     assert figure.max_difference > 0
     assert figure.passed
-    limited = compare_decoders(drafted, files_in(large), 2)
-    assert limited
-    assert limited.images == 2
 
 
 def test_an_exact_decoder_needs_no_comparison(exported: Path, large: Path) -> None:
     assert compare_decoders(Artifact.open(exported), files_in(large), 128) is None
 
 
-def test_no_large_photo_shows_nothing(drafted: Artifact, large: Path) -> None:
-    figure = compare_decoders(drafted, sorted(large.glob("*.*")), 128)
+@pytest.mark.parametrize("count", [0, LEAST_DRAFTS - 1])
+def test_too_few_large_photos_show_nothing(drafted: Artifact, large: Path, count: int) -> None:
+    figure = compare_decoders(drafted, [*large.glob("*.*"), *sorted((large / "more").iterdir())[:count]], 128)
     assert figure
+    assert figure.images == count
     assert not figure.passed
+    assert f"{count} of the photos" in str(figure)
     assert "--large" in str(figure)
 
 
@@ -97,8 +100,11 @@ def test_parity_passes_only_where_the_labels_are_shown_to_stay(
     passed = invoke(petalpaw.app, ["parity", str(run), "--large", str(large)])
     report = ParityReport.model_validate_json((run / "artifact" / PARITY).read_bytes())
     assert report.decoder
-    assert report.decoder.images == 3
+    assert report.decoder.images == LEAST_DRAFTS
     assert report.problems == ()
     assert passed.exit_code == 0
     published = Repository(tmp_path / "models").publish(run / "artifact")
     assert published.manifest.preprocessing.decoder == "pillow-draft"
+    (run / "artifact" / PARITY).write_text(report.model_copy(update={"decoder": None}).model_dump_json())
+    with pytest.raises(PublishRefused, match="decoder keeps the labels"):
+        Repository(tmp_path / "models").publish(run / "artifact")
