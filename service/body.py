@@ -13,15 +13,16 @@ import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
-from email.message import Message
 from typing import Any
 
 from multipart import (
     MultipartError,
     MultipartSegment,
+    ParserError,
     PushMultipartParser,
     StrictParserError,
     content_disposition_unquote,
+    header_unquote,
 )
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -35,7 +36,7 @@ _BLANKS = " \t\r\n"
 _MAX_PARAMETER_BYTES = 1024
 _MAX_BOUNDARY = 256
 _MAX_HEADERS = 32
-_FILENAME = re.compile(r';[ \t]*filename[ \t]*=[ \t]*("|[^;]*)', re.IGNORECASE)
+_PARAMETER = re.compile(r';[ \t]*([^;="\s]+)[ \t]*=[ \t]*("(?:\\.|[^"\\])*"|[^;]*)')
 _SPARE_VALUES = 64
 """Commas and brackets that a JSON body may hold beyond those of its pictures: other keys, a title with commas."""
 
@@ -113,19 +114,25 @@ async def read_body(request: Request, limit: int) -> bytearray:
 
 
 class _Parser(PushMultipartParser):  # type: ignore[misc]
-    """The library's, but for what it refuses and others read.
+    """The library's, but for what it refuses and others read, and for what it reads in one of two ways.
 
     A part's own Content-Length must be ignored (RFC 7578, 4.8), and a file name without quotes ends at a semicolon.
     """
 
     def _on_segment_headerline(self, line: bytes) -> None:
-        if not line.lower().startswith(b"content-length"):
-            super()._on_segment_headerline(line)
+        # The library refuses both, but only where what has arrived of the body ends right behind them.
+        if b"\n" in line or len(line) >= self.max_header_size:
+            raise ParserError("a header of a part is too long, or has an end of line within")
+        name = line.decode("latin-1").partition(":")[0]
+        # Under another name it counts as a header, and says nothing.
+        super()._on_segment_headerline(b"X-" + line if name.strip().lower() == "content-length" else line)
 
     def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
+        if [name for name, _ in headerlist].count("Content-Disposition") > 1:
+            raise ParserError("a part has more than one Content-Disposition")
         part = super()._create_segment(headerlist)
-        if (found := _FILENAME.search(part["Content-Disposition"])) and found[1] != '"':
-            part.filename = content_disposition_unquote(found[1].strip(), filename=True)
+        filename = _parameters(part["Content-Disposition"]).get("filename")
+        part.filename = None if filename is None else content_disposition_unquote(filename, filename=True)
         return part
 
 
@@ -136,28 +143,30 @@ class _Form:
     """
 
     def __init__(self, content_type: str, max_images: int) -> None:
-        header = Message()
-        header["Content-Type"] = content_type
-        boundary = header.get_boundary("")
-        if not (boundary.isascii() and 1 <= len(boundary) <= _MAX_BOUNDARY):
+        boundary = header_unquote(_parameters(content_type).get("boundary", ""))
+        if not (boundary.isascii() and boundary.isprintable() and 1 <= len(boundary) <= _MAX_BOUNDARY):
             raise ParameterInvalid(
-                f"the content type of a multipart body must name its boundary, 1 to {_MAX_BOUNDARY} ASCII characters"
+                "the content type of a multipart body must name its boundary, "
+                f"1 to {_MAX_BOUNDARY} printable ASCII characters"
             )
         self.pictures: list[Picture] = []
         self.fields: list[tuple[str, str]] = []
         self._max_images = max_images
         # Strict: a header folded into many lines would be put together anew with each of them. latin-1 takes any byte.
         self._parser = _Parser(boundary, max_header_count=_MAX_HEADERS, header_charset="latin-1", strict=True)
+        self._delimiter = f"\r\n--{boundary}".encode()
+        self._preamble: bytes | None = b"\r\n"
         self._part: MultipartSegment | None = None
         self._parts = 0
         self._data: list[bytes] = []
 
     def take(self, chunk: bytes) -> None:
-        """The next bytes of the body; behind the closing boundary they say nothing."""
-        if self._parser.closed:
+        """The next bytes of the body; before the first boundary and behind the closing one they say nothing."""
+        rest = self._after_preamble(chunk)
+        if self._parser.closed or not rest:
             return
         try:
-            for event in self._parser.parse(chunk):
+            for event in self._parser.parse(rest):
                 if isinstance(event, MultipartSegment):
                     self._begin(event)
                 elif event is None:
@@ -172,6 +181,18 @@ class _Form:
         """The body has ended. Raises ParameterInvalid if that is too early."""
         if not self._whole():
             raise ParameterInvalid("the multipart body ends before its closing boundary; send it whole")
+
+    def _after_preamble(self, chunk: bytes) -> bytes:
+        """What is to be parsed of the next bytes: text before the first boundary is not (RFC 2046, 5.1.1)."""
+        if self._preamble is None:
+            return chunk
+        arrived = self._preamble + chunk
+        found = arrived.find(self._delimiter)
+        if found < 0:
+            self._preamble = arrived[1 - len(self._delimiter) :]
+            return b""
+        self._preamble = None
+        return arrived[found + len(b"\r\n") :]
 
     def _whole(self) -> bool:
         """Whether the closing boundary was there; nothing more is parsed."""
@@ -212,14 +233,18 @@ async def _from_multipart(
     form = _Form(content_type, max_images)
     try:
         async for chunk in chunks:
-            if chunk:
-                form.take(chunk)
+            form.take(chunk)
     except MultipartError as error:
         raise ParameterInvalid(f"the multipart body cannot be read: {error.args[0]}") from None
     except UnicodeError:
         raise ParameterInvalid("the text in the multipart body is not UTF-8") from None
     form.end()
     return form.pictures, form.fields
+
+
+def _parameters(header: str) -> dict[str, str]:
+    """What a header says behind its first semicolon: values as they stand, quotes included, by name in lower case."""
+    return {name.lower(): value.strip() for name, value in _PARAMETER.findall(header)}
 
 
 def _unquoted(value: str) -> str:

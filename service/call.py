@@ -22,6 +22,9 @@ Stage = Literal["read", "decode", "preprocess", "queue", "batch", "inference"]
 REQUEST_ID = "X-Request-Id"
 TIMEOUT = "X-Request-Timeout-Ms"
 TOO_LATE = "the time that this request had is over; allow more, or send fewer pictures at once"
+REFUSED = "petalpaw.refused"
+"""Where a scope holds the error with which the connection answered in the application's place."""
+
 _KEY = "petalpaw.call"
 _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
 _ID_LENGTH = 128

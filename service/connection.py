@@ -16,9 +16,11 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.responses import Response
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from inference.errors import HeadersTooLarge, Overloaded, PetalpawError, RequestMalformed, UploadTooSlow
+from service.call import REFUSED
 from service.problem import problem
 from service.settings import Settings
 
@@ -57,7 +59,7 @@ class Limits:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection within `limits`; `refused` hears of every request that gets no further than here."""
+    """uvicorn's connection within `limits`; `refused` hears of every request that reaches no application."""
 
     def __init__(
         self, *arguments: Any, limits: Limits, refused: Callable[[PetalpawError], None], **options: Any
@@ -198,17 +200,19 @@ class Connection(HttpToolsProtocol):
             return
         self._refused = True
         self._cancel_timer()
-        self._note(error)
-        if self._idle or self._dropped():
+        if self._idle or not self.cycle.more_body:
+            self._note(error)
+        if self._idle or self._dropped(error):
             self.transport.write(_bytes_of(problem(error)))
             if self.transport.can_write_eof():
                 self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.close)
 
-    def _dropped(self) -> bool:
+    def _dropped(self, error: PetalpawError) -> bool:
         """Take its request from the application where the body cannot go on and no answer has begun."""
         if self.pipeline or not self.cycle.more_body or self.cycle.response_started:
             return False
+        cast("Scope", self.cycle.scope)[REFUSED] = error
         self.cycle.disconnected = True
         self.cycle.message_event.set()
         return True

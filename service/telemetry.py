@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.errors import PetalpawError
 from service import logs
-from service.call import REQUEST_ID, Call, Ended, Stage
+from service.call import REFUSED, REQUEST_ID, Call, Ended, Stage
 from service.metrics import Metrics
 from service.problem import CLIENT_LEFT
 from service.tracing import Tracing
@@ -52,13 +52,14 @@ class Telemetry:
 
     def _note(self, scope: Scope, status: int, start: float) -> None:
         call = Call.within(scope) or Call()
+        refused: PetalpawError | None = scope.get(REFUSED)
         ended = Ended(
             call=call,
             method=scope["method"] if scope["method"] in _METHODS else _OTHER,
             route=getattr(scope.get("route"), "path_format", _OTHER),
             path=scope.get("raw_path", b"").decode("ascii", "replace"),
-            status=status,
-            code=call.problem or _code(status),
+            status=refused.status if refused else status,
+            code=refused.code if refused else call.problem or _code(status),
             start=start,
             seconds=perf_counter() - start,
         )

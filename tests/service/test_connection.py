@@ -251,6 +251,28 @@ def test_a_chunk_that_lies_about_its_size_is_answered(guarded: Server, kind: str
         assert answered(connection)[0] == 200
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_a_broken_chunk_counts_once(guarded: Server, pause: float) -> None:
+    def counted() -> dict[str, float]:
+        text = guarded.client.get("/metrics", headers={"X-API-Key": PREDICT_KEY}).text
+        lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith("petalpaw_requests_total{")]
+        return {series: float(count) for series, _, count in lines if "/metrics" not in series}
+
+    head = f"POST /classify HTTP/1.1\r\nHost: x\r\nX-API-Key: {PREDICT_KEY}\r\nContent-Type: image/jpeg\r\n"
+    series = 'petalpaw_requests_total{code="request_malformed",method="POST",route="/classify",status="400"}'
+    before = counted()
+    with connected(guarded) as connection:
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        time.sleep(pause)
+        connection.sendall(b"zz\r\n")
+        assert answered(connection)[0] == 400
+    time.sleep(0.1)
+    after = counted()
+    assert {key: count - before.get(key, 0.0) for key, count in after.items() if count != before.get(key)} == {
+        series: 1
+    }
+
+
 def test_pipelined_requests_are_answered_in_order(guarded: Server) -> None:
     with connected(guarded) as connection:
         connection.sendall((HEAD + "\r\n").encode() + b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
