@@ -140,6 +140,9 @@ def parity(
     further = [name for each in runtime or () for name in AUTOMATIC.get(each.value, (each.value,))]
     if set(further) & set(INT8_RUNTIMES):
         raise typer.BadParameter("int8 is compared by `petalpaw export --precision int8`, whose figures are taken over")
+    if large and artifact.manifest.preprocessing.decoder == "pillow":
+        raise typer.BadParameter("--large belongs to a decoder that reduces large photos; the artifact's is exact")
+    reduced = files_in(large) if large else []  # before the comparison, which a mistyped name shall not cost
     whole = Column("runtime", no_wrap=True)
     table = Table(whole, "device", "batch", "max |Δlogit|", "mean |Δlogit|", "top-1 agreement", "pictures")
     comparisons = []
@@ -156,7 +159,7 @@ def parity(
             str(item.images),
         )
         messages.print(f"{item.runtime} on {item.device}, batch {item.batch}: {item.max_difference:.2g}")
-    decoder = compare_decoders(artifact, [*compared, *(files_in(large) if large else [])], photos)
+    decoder = compare_decoders(artifact, [*compared, *reduced], photos)
     if decoder:
         messages.print(str(decoder), markup=False)
     result = report(artifact, comparisons, decoder)

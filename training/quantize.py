@@ -53,8 +53,8 @@ def quantize(
     `crops`, uint8 (count, height, width, 3), are of training photos. A layer is named as in recipes, `features.17`,
     and stands for all that lies in it. Raises ParameterInvalid for one that is not there.
     """
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder, _quiet():
-        prepared = Path(folder) / "prepared.onnx"
+    with _temporary(target.parent) as folder, _quiet():
+        prepared = folder / "prepared.onnx"
         quant_pre_process(source, prepared)
         exact = onnx.load(prepared)
         excluded = _excluded(exact.graph, exclude)
@@ -150,6 +150,18 @@ def _means(model: onnx.ModelProto, outputs: dict[str, str], crops: Crop) -> dict
     weights = [len(part) for part in parts]
     columns = (np.average(column, axis=0, weights=weights) for column in zip(*means, strict=True))
     return dict(zip(outputs, columns, strict=True))
+
+
+@contextmanager
+def _temporary(parent: Path) -> Iterator[Path]:
+    """A folder for the block, in which the quantizer's own lie too: it makes them where `tempfile` says."""
+    usual = tempfile.tempdir
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = usual
 
 
 @contextmanager

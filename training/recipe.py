@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from inference.errors import DataInvalid, RecipeInvalid
 from inference.manifest import Digest, Name, digest_of
-from inference.preprocessing import Preprocessing
+from inference.preprocessing import DRAFT, Preprocessing
 from training.sections import (
     Abstention,
     Augmentation,
@@ -82,6 +82,17 @@ class Recipe(Section):
                     f"`normalization.{key}` has {len(values)} values and `backbone.channels` is {channels}; "
                     "give one value per channel"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _draft_suffices(self) -> "Recipe":
+        least, wanted = DRAFT * self.preprocessing.resize, self.augmentation.source_side
+        if self.preprocessing.decoder == "pillow-draft" and wanted > least:
+            raise ValueError(
+                f"`preprocessing.decoder: pillow-draft` may leave {least} pixels of a photo's shorter side, twice "
+                f"`preprocessing.resize`, and augmentation wants {wanted} (`augmentation.shrink_to`, or twice `size`); "
+                f"make that {least} at most, or `resize` larger, or take `decoder: pillow`"
+            )
         return self
 
     def to_yaml(self) -> str:

@@ -1,5 +1,6 @@
 """A decoder that reduces large photos must show, on such photos, that it keeps the labels."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import petalpaw
-from inference.errors import DataInvalid, PublishRefused
+from inference.errors import DataInvalid, PublishRefused, RecipeInvalid
 from inference.manifest import LEAST_DRAFTS, MANIFEST, PARITY, DecoderFigure, ParityReport
 from inference.repository import Artifact, Repository
 from training.drafts import compare_decoders, files_in
@@ -81,6 +82,43 @@ def test_labels_may_hardly_change(agreement: float, passed: bool) -> None:
         mean_difference=0.1,
     )
     assert figure.passed == passed
+
+
+@pytest.fixture
+def finished_run(finished: Path, exported: Path, tmp_path: Path) -> Path:
+    """A run whose artifact is `exported`."""
+    run = tmp_path / "finished"
+    shutil.copytree(finished, run)
+    shutil.copytree(exported, run / "artifact")
+    return run
+
+
+@pytest.mark.usefixtures("drafted")
+def test_a_wrong_folder_of_large_photos_costs_no_comparison(finished_run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(petalpaw.app, ["parity", str(finished_run), "--large", str(tmp_path / "absent")])
+    assert isinstance(result.exception, DataInvalid)
+    assert "holds no files" in result.exception.detail
+    assert "batch" not in result.stderr
+
+
+def test_large_photos_mean_nothing_to_an_exact_decoder(finished_run: Path, large: Path) -> None:
+    result = CliRunner().invoke(petalpaw.app, ["parity", str(finished_run), "--large", str(large)])
+    assert result.exit_code == 2
+    assert "--large belongs to a decoder" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "augmentation", [{"size": 41}, {"size": 32, "shrink_to": 81}, {"size": 81, "crop": "padded"}], ids=str
+)
+def test_training_photos_are_never_smaller_than_augmentation_wants(
+    make_recipe: Callable[..., Recipe], augmentation: dict[str, object]
+) -> None:
+    preprocessing: dict[str, object] = {"resize": 40, "crop": 32}
+    make_recipe(preprocessing=preprocessing, augmentation=augmentation)
+    preprocessing["decoder"] = "pillow-draft"
+    make_recipe(preprocessing=preprocessing, augmentation={"size": 40})
+    with pytest.raises(RecipeInvalid, match=r"may leave 80 pixels .* augmentation wants 8[12] "):
+        make_recipe(preprocessing=preprocessing, augmentation=augmentation)
 
 
 def test_parity_passes_only_where_the_labels_are_shown_to_stay(

@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -231,6 +233,23 @@ def test_what_a_killed_export_left_goes_and_what_a_living_one_has_stays(
     assert written.exists()
     assert add_int8(artifact, photos, labelled).manifest.quantized
     assert set(run.iterdir()) == before
+
+
+def test_all_that_a_kill_could_leave_lies_in_the_folder_that_is_swept(
+    make_artifact: Callable[..., Artifact], labelled: Labelled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made, usual = tempfile.mkdtemp, list[Path](), tempfile.gettempdir()
+
+    def noted(*arguments: Any, **options: Any) -> str:
+        made.append(Path(make(*arguments, **options)))
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", noted)
+    artifact = make_artifact()
+    add_int8(artifact, [path for path, _ in labelled], labelled)
+    assert {path.name.split(".")[0] for path in made} >= {"pre", "ort"}  # the quantizer's own
+    assert {path.relative_to(artifact.folder.parent).parts[0] for path in made} == {".building"}
+    assert tempfile.gettempdir() == usual
 
 
 def command(*arguments: object) -> tuple[int, str]:
