@@ -94,7 +94,9 @@ def test_a_run_killed_before_it_began_is_begun_anew_by_the_same_command(
         (folder / name).touch()
     with pytest.raises(RunInvalid, match=r"run\.json is missing; check the path, or train first"):
         run(recipe, photos_root, folder, resume=True)
-    assert run(recipe, photos_root, folder).status == "finished"
+    monkeypatch.setattr(finetune, "assess", lambda *_: None)  # half of the time goes into pictures of the end
+    result = run(recipe, photos_root, folder)
+    assert (result.status, result.epochs) == ("finished", 1)
 
 
 def test_a_run_killed_once_it_began_goes_on_from_its_own_weights(
