@@ -3,6 +3,8 @@
 import re
 import secrets
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,9 @@ from inference.manifest import (
 
 EXPORTED = "artifact"
 """The folder inside a training run that an export fills and a publication reads."""
+
+_LEFT_S = 86_400
+"""A folder that publishing works in and that is older was left by a process that was killed."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -125,6 +130,7 @@ class Repository:
         version = str(int(versions[-1]) + 1 if versions else 1)
         home = self.root / exported.name
         staging = home / f".publish-{secrets.token_hex(4)}"
+        _sweep(home)
         try:
             staging.mkdir(parents=True)
             for name in (*exported.manifest.files, PARITY):
@@ -159,6 +165,14 @@ def _unlisted(folder: Path, error: OSError) -> ManifestInvalid:
     return ManifestInvalid(
         f"{folder} cannot be listed ({error.strerror}); name a folder of models that this user may read"
     )
+
+
+def _sweep(home: Path) -> None:
+    """Remove what publishing left that was killed; a neighbour's, who is at it now, is never so old."""
+    for left in home.glob(".publish-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFT_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def read_parity(folder: Path, manifest: Manifest) -> ParityReport:

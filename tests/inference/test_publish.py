@@ -154,6 +154,18 @@ def test_publisher_counts_every_step(models: Repository, exported: Path, python:
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
+def test_what_a_killed_publication_left_goes_with_a_later_one(
+    models: Repository, exported: Path, python: Python
+) -> None:
+    python(PUBLISHER, models.root, exported, "kill", "3")
+    (left,) = (models.root / "colours").glob(".publish-*")
+    models.publish(exported)
+    assert left.exists()  # it might be a neighbour's, who is at it now
+    os.utime(left, (0, 0))
+    models.publish(exported)
+    assert not left.exists()
+
+
 def test_neighbours_publish_at_once(models: Repository, exported: Path, python: Python) -> None:
     with ThreadPoolExecutor(3) as pool:
         runs = list(pool.map(lambda _: python(PUBLISHER, models.root, exported, "times", "8"), range(3)))
