@@ -121,21 +121,26 @@ class ParityFigure(_Frozen):
     tolerance: float
 
 
-class QuantizedFigure(_Frozen):
-    """The int8 file on one runtime against model.onnx on ONNX Runtime, on the validation photos; 95 % Wilson interval.
+class Agreement(_Frozen):
+    """Two answers to the same photos: how often the label is the same, with its 95 % Wilson interval, and |Δlogit|."""
+
+    images: int
+    agreement: Probability
+    agreement_low: Probability
+    agreement_high: Probability
+    max_difference: float
+    mean_difference: float
+
+
+class QuantizedFigure(Agreement):
+    """The int8 file on one runtime against model.onnx on ONNX Runtime, on the validation photos.
 
     `accuracy` is the int8 file's, `accuracy_fp32` that of model.onnx on the same photos.
     """
 
     runtime: str
-    images: int = Field(gt=0)
-    agreement: Probability
-    agreement_low: Probability
-    agreement_high: Probability
     accuracy: Probability
     accuracy_fp32: Probability
-    max_difference: float
-    mean_difference: float
 
     @property
     def passed(self) -> bool:
@@ -151,19 +156,13 @@ class QuantizedFigure(_Frozen):
         )
 
 
-class DecoderFigure(_Frozen):
-    """A decoder that reduces large photos against one that does not, by the model's answers on ONNX Runtime.
+class DecoderFigure(Agreement):
+    """A decoder that reduces large photos against the exact one, by the model's answers on ONNX Runtime.
 
-    `images` photos were reduced, the others are not counted; the interval is Wilson's of 95 %.
+    Only the photos that were reduced count.
     """
 
     decoder: str
-    images: int
-    agreement: Probability
-    agreement_low: Probability
-    agreement_high: Probability
-    max_difference: float
-    mean_difference: float
 
     @property
     def passed(self) -> bool:

@@ -155,12 +155,13 @@ class Preprocessing(BaseModel):
         if image.format in _JPEGS and too_many_scans(data):
             raise ImageUnsupported(f"the JPEG has more than {MAX_SCANS} scans, which no camera writes; save it anew")
         size = image.size
-        box = _draft(image, DRAFT * self.resize) if self.decoder == "pillow-draft" else None
         try:
+            box = _draft(image, DRAFT * self.resize) if self.decoder == "pillow-draft" else None
             image.load()
             turn = _turn(image) if self.orientation == "exif" else None
             if turn is not None:
-                size, box = size[::-1] if turn in _SIDEWAYS else size, box and _moved(box, image.size, turn)
+                box = box and _moved(box, image.size, turn)
+                size = size[::-1] if turn in _SIDEWAYS else size
                 image = image.transpose(turn)
             return Decoded(_rgb(image, self.alpha), size, box)
         # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, … on damaged pixels.

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.figures import wilson_interval
 from inference.budget import whole_cores
 from inference.errors import DataInvalid, ImageError
 from inference.manifest import LEAST_DRAFTS, DecoderFigure
@@ -13,6 +12,7 @@ from inference.preprocessing import Preprocessing
 from inference.repository import Artifact
 from inference.runtimes.base import Load
 from inference.runtimes.registry import load_runtime
+from training.agreement import agreement
 from training.progress import Progress
 
 
@@ -44,7 +44,9 @@ def compare_decoders(artifact: Artifact, photos: Sequence[Path], limit: int) -> 
             expected.append(runtime.run(exact(data)[None])[0])
             if len(found) == max(limit, LEAST_DRAFTS):
                 break
-    return _figure(drafted.decoder, np.array(found), np.array(expected))
+    shape = (len(found), len(artifact.manifest.labels))
+    shown = agreement(np.reshape(found, shape), np.reshape(expected, shape))
+    return DecoderFigure(decoder=drafted.decoder, **shown.model_dump())
 
 
 def _reduced(path: Path, preprocessing: Preprocessing) -> bytes | None:
@@ -56,26 +58,3 @@ def _reduced(path: Path, preprocessing: Preprocessing) -> bytes | None:
         return None
     except OSError as error:
         raise DataInvalid(f"{path} cannot be read ({error.strerror}); check its mode") from error
-
-
-def _figure(
-    decoder: str,
-    found: "np.ndarray[tuple[int, int], np.dtype[np.float32]]",
-    expected: "np.ndarray[tuple[int, int], np.dtype[np.float32]]",
-) -> DecoderFigure:
-    images = len(found)
-    if not images:
-        nothing = dict.fromkeys(("agreement", "agreement_low", "max_difference", "mean_difference"), 0.0)
-        return DecoderFigure(decoder=decoder, images=0, agreement_high=1.0, **nothing)
-    agreed = int(np.sum(found.argmax(axis=1) == expected.argmax(axis=1)))
-    low, high = wilson_interval(agreed, images)
-    difference = np.abs(found - expected)
-    return DecoderFigure(
-        decoder=decoder,
-        images=images,
-        agreement=agreed / images,
-        agreement_low=low,
-        agreement_high=high,
-        max_difference=float(difference.max()),
-        mean_difference=float(difference.mean()),
-    )

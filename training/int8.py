@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.figures import wilson_interval
 from inference.budget import whole_cores
 from inference.errors import AgreementTooLow, DataInvalid, ImageError, RuntimeMissing
 from inference.golden import golden_crops
@@ -26,6 +25,7 @@ from inference.preprocessing import Crop
 from inference.repository import Artifact
 from inference.runtimes.base import Load, Runtime
 from inference.runtimes.registry import INT8_RUNTIMES, load_runtime, runtime_class
+from training.agreement import agreement
 from training.lock import building
 from training.progress import Progress
 from training.quantize import quantize
@@ -95,19 +95,11 @@ def measure(artifact: Artifact, folder: Path, photos: Labelled) -> list[Quantize
 def _figure(
     runtime: Runtime, found: Logits, exact: Logits, truth: "np.ndarray[tuple[int], np.dtype[np.int64]]"
 ) -> QuantizedFigure:
-    labels, wanted, difference = found.argmax(axis=1), exact.argmax(axis=1), np.abs(found - exact)
-    agreed = int(np.sum(labels == wanted))
-    low, high = wilson_interval(agreed, len(truth))
     return QuantizedFigure(
         runtime=runtime.name,
-        images=len(truth),
-        agreement=agreed / len(truth),
-        agreement_low=low,
-        agreement_high=high,
-        accuracy=float(np.mean(labels == truth)),
-        accuracy_fp32=float(np.mean(wanted == truth)),
-        max_difference=float(difference.max()),
-        mean_difference=float(difference.mean()),
+        accuracy=float(np.mean(found.argmax(axis=1) == truth)),
+        accuracy_fp32=float(np.mean(exact.argmax(axis=1) == truth)),
+        **agreement(found, exact).model_dump(),
     )
 
 
