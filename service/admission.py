@@ -1,10 +1,11 @@
 """Who is let in: the queue is bounded by the seconds of work that it holds, not by the number of its pictures.
 
-    picture's header → pixels ──× seconds per pixel──┐
-    model ───────────→ seconds per picture ──────────┴→ expected seconds → queue → seconds until a newcomer's turn
+    picture's header → pixels × the model's seconds per pixel ──┐
+                          + the model's seconds per picture ────┴→ expected seconds → queue → a newcomer's wait
 
 Both rates are measured on every picture that goes through, on the streams, so they hold whatever else slows these; the
-header's claim is only ever multiplied, and what a rate learns is the picture that came out.
+header's claim is only ever multiplied, and what a rate learns is the picture that came out. Decoding has a rate per
+model because models differ in it: one with drafts takes a third of the time for a large photo.
 Nothing but the event loop changes the queue; the rates are changed from any thread.
 """
 
@@ -67,12 +68,12 @@ class Admission:
     """
 
     def __init__(self, streams: int, max_queue_s: float = math.inf, lanes: int | None = None) -> None:
-        self._decoding = Rate(_GUESSED_DECODING)
         self.pictures = 0
         self._max_queue_s = max_queue_s
         self._streams, self._lanes = streams, lanes or streams
         # One huge picture keeps one stream busy; as long as another is free, it is no reason to refuse anybody.
         self._longest_s = max_queue_s / streams
+        self._decoding: dict[str, Rate] = {}
         self._inference: dict[str, Rate] = {}
         self._queued_s = 0.0
 
@@ -81,10 +82,10 @@ class Admission:
         """Seconds until a picture that came now would be under way."""
         return self._queued_s
 
-    def decoded(self, pixels: int, seconds: float) -> None:
-        """Observe the decoding of one picture, by the pixels that it turned out to have."""
+    def decoded(self, pixels: int, seconds: float, digest: str) -> None:
+        """Observe the decoding of one picture for one model, by the pixels that it turned out to have."""
         weight = min(1.0, _HEAVY_PIXELS / pixels)
-        self._decoding.observe(seconds * weight, (pixels + _FIXED_PIXELS) * weight)
+        self._decoding_of(digest).observe(seconds * weight, (pixels + _FIXED_PIXELS) * weight)
 
     def inference(self, digest: str) -> Rate:
         """The rate of one model, per picture."""
@@ -109,7 +110,7 @@ class Admission:
     @contextmanager
     def turn(self, pixels: int, digest: str) -> Iterator[None]:
         """One picture of so many pixels (0 when it is decoded already) from its turn to its end."""
-        decoding = self._decoding.seconds(pixels + _FIXED_PIXELS) if pixels else 0.0
+        decoding = self._decoding_of(digest).seconds(pixels + _FIXED_PIXELS) if pixels else 0.0
         expected = decoding / self._streams + self.inference(digest).seconds() / self._lanes
         expected = min(expected, self._longest_s)
         self._queued_s += expected
@@ -120,3 +121,6 @@ class Admission:
             self.pictures -= 1
             # Sums of floating-point numbers drift; an empty queue is empty.
             self._queued_s = self._queued_s - expected if self.pictures else 0.0
+
+    def _decoding_of(self, digest: str) -> Rate:
+        return self._decoding.setdefault(digest, Rate(_GUESSED_DECODING))

@@ -143,7 +143,7 @@ class Streams:
         with self._metrics.stage(name, "preprocess", [call]):
             crop = classifier.crop_of(decoded)
         count = decoded.size[0] * decoded.size[1]
-        self.admission.decoded(count, perf_counter() - start)
+        self.admission.decoded(count, perf_counter() - start, classifier.artifact.digest)
         if count > _LARGE_PIXELS:
             del decoded
             trim()

@@ -91,10 +91,21 @@ def test_models_have_rates_of_their_own() -> None:
             assert admission.wait_s == pytest.approx(0.01, rel=0.1)
 
 
+def test_drafts_of_one_model_do_not_make_another_look_fast() -> None:
+    admission = Admission(1)
+    for _ in range(100):
+        admission.decoded(12_000_000, 0.02, "draft")
+        admission.decoded(12_000_000, 0.2, "whole")
+    with admission.turn(12_000_000, "draft"):
+        assert admission.wait_s < 0.05
+        with admission.turn(12_000_000, "whole"):
+            assert 0.15 < admission.wait_s < 0.3
+
+
 def test_tiny_pictures_do_not_make_a_large_one_look_endless() -> None:
     admission = Admission(1)
     for _ in range(100):
-        admission.decoded(2000, 0.001)
+        admission.decoded(2000, 0.001, "m")
     with admission.turn(50_000_000, "m"):
         assert 0.5 < admission.wait_s < 5
 
@@ -102,9 +113,9 @@ def test_tiny_pictures_do_not_make_a_large_one_look_endless() -> None:
 def test_huge_plain_pictures_do_not_speak_for_photos() -> None:
     admission = Admission(1)
     for _ in range(100):
-        admission.decoded(2_000_000, 0.04)
+        admission.decoded(2_000_000, 0.04, "m")
     for _ in range(8):
-        admission.decoded(81_000_000, 0.3)
+        admission.decoded(81_000_000, 0.3, "m")
     with admission.turn(2_000_000, "m"):
         assert 0.04 / 3 < admission.wait_s < 0.04 * 3
 
