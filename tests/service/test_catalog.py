@@ -200,20 +200,23 @@ _CYCLES = """
 import asyncio, json
 from pathlib import Path
 
-import psutil
 from inference.budget import Budget
 from service.catalog import Catalog
 from service.settings import Settings
 
 async def cycles():
     catalog = Catalog.open(Settings(models=Path("models"), serve="catdog", device="cpu"), Budget(cores=1))
-    memory = psutil.Process().memory_info
     for _ in range(8):
-        loaded = memory().rss
+        loaded = allocated()
         await catalog.unload("catdog")
-        yield loaded, memory().rss
+        yield loaded, allocated()
         await catalog.load("catdog")
     catalog.close()
+
+# Pages of files come and go as the kernel likes, and what it has swapped out is still taken.
+def allocated():
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return sum(int(status[field].split()[0]) * 1024 for field in ("RssAnon", "VmSwap"))
 
 async def main():
     print(json.dumps([each async for each in cycles()]))
@@ -222,9 +225,10 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads allocated memory from /proc")
 def test_memory_returns(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _CYCLES], cwd=ROOT, env=environment(tmp_path), capture_output=True, timeout=60
+        [sys.executable, "-c", _CYCLES], cwd=ROOT, env=environment(tmp_path), capture_output=True, timeout=240
     )
     assert done.returncode == 0, done.stderr.decode()
     sizes = json.loads(done.stdout)[1:]  # imports and pools come in the first round and stay
