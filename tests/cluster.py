@@ -58,7 +58,7 @@ class Cluster:
     def actors(self) -> list[psutil.Process]:
         """The processes that score, on whatever node."""
         running = psutil.process_iter(["cmdline"])
-        return [each for each in running if "MapWorker(MapBatches(_Actor))" in " ".join(each.info["cmdline"] or ())]
+        return [each for each in running if "MapWorker(MapBatches(Actor))" in " ".join(each.info["cmdline"] or ())]
 
 
 @contextmanager

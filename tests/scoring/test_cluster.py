@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-import scoring.cluster
+import scoring.driver
 from inference.classifier import Classifier
 from inference.errors import ClusterUnavailable
 from inference.repository import Repository
-from scoring.cluster import ClusterEngine, _Actor, _blocks
+from scoring.actor import Actor
+from scoring.cluster import _blocks
+from scoring.driver import Driver
 from scoring.files import Files
 from scoring.local import LocalEngine
 from scoring.run import score
@@ -155,9 +157,9 @@ def test_addresses_where_no_run_can_begin(many: Path, repository: Repository, ad
 def test_nodes_that_would_give_other_rows_end_the_run(classifier: Classifier) -> None:
     model: Any = SimpleNamespace(scorer=lambda: Scorer(classifier), streams=1)
     proven = Scorer(classifier).fingerprint
-    _Actor(model, proven)
+    Actor(model, proven)
     with pytest.raises(ClusterUnavailable, match="the cluster's nodes differ: one has"):
-        _Actor(model, {**proven, "packages": {"pillow": "1.0"}})
+        Actor(model, {**proven, "packages": {"pillow": "1.0"}})
 
 
 @dataclass(frozen=True)
@@ -178,10 +180,10 @@ class Numbered:
 def test_what_is_handed_to_ray_at_once_is_bounded(
     monkeypatch: pytest.MonkeyPatch, inputs: list[int], size: int, sizes: list[list[int]]
 ) -> None:
-    monkeypatch.setattr(scoring.cluster, "WAVE", 150)
-    monkeypatch.setattr(scoring.cluster, "WAVE_BYTES", 50_000)
-    engine = object.__new__(ClusterEngine)
-    engine._ray, engine._witnesses = SimpleNamespace(put=lambda table: table.num_rows), None
+    monkeypatch.setattr(scoring.driver, "WAVE", 150)
+    monkeypatch.setattr(scoring.driver, "WAVE_BYTES", 50_000)
+    driver = object.__new__(Driver)
+    driver._ray, driver._witnesses = SimpleNamespace(put=lambda table: table.num_rows), None
     items: Any = [Numbered(number, bytes(size)) for number in inputs]
     blocks = _blocks(items)
-    assert list(iter(lambda: engine._wave(blocks), [])) == sizes
+    assert list(iter(lambda: driver._wave(blocks), [])) == sizes
