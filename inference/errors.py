@@ -13,6 +13,7 @@
     │   ├── ImageTruncated        image_truncated         422
     │   ├── ImageTooManyPixels    image_too_many_pixels   413
     │   └── ImageUnreadable       image_unreadable        422
+    │       └── ImageUnreachable  image_unreachable       424
     ├── RequestError
     │   ├── ParameterInvalid      parameter_invalid       422
     │   ├── RequestMalformed      request_malformed       400
@@ -102,6 +103,12 @@ class ImageUnreadable(ImageError):
     """The file that should hold the picture could not be opened or read (offline only)."""
 
     code, status = "image_unreadable", 422
+
+
+class ImageUnreachable(ImageUnreadable):
+    """The server that should have the picture gives no answer, or says that it cannot just now (offline only)."""
+
+    code, status = "image_unreachable", 424
 
 
 class RequestError(PetalpawError):

@@ -127,8 +127,8 @@ class ClusterEngine:
         if address and not self._pipe.poll(JOIN_SECONDS):
             self._driver.kill()  # nothing of Ray's is there yet that it would have to end
             raise ClusterUnavailable(
-                f"what answers at {address} let nobody join within {JOIN_SECONDS:.0f} s; check that it is the port of a "
-                "Ray cluster's head, by default 6379, and that the cluster is well"
+                f"what answers at {address} let nobody join within {JOIN_SECONDS:.0f} s; check that it is the port of "
+                "a Ray cluster's head, by default 6379, and that the cluster is well"
             )
         self._heard()
 

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +31,10 @@ Fingerprint = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A committed part: the digests of its file and of the inputs that it answers, and what is in it."""
+    """A committed part: the digests of its file and of the inputs that it answers, and what is in it.
+
+    `witnesses` are addresses that gave something, one for every server that no part before had any of.
+    """
 
     sha256: str
     inputs: str
@@ -39,6 +42,7 @@ class Part:
     abstained: int
     labels: Mapping[str, int]
     errors: Mapping[str, int]
+    witnesses: Sequence[str] = ()
 
 
 class Journal:

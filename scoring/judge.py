@@ -154,7 +154,7 @@ class Judge:
                 [row.id, row.path, label, row.label, row.probability, row.abstained, row.error_code]
             )
 
-    def commit_part(self, inputs: str) -> None:
+    def commit_part(self, inputs: str, witnesses: Sequence[str] = ()) -> None:
         """Nothing is held back."""
 
     def commit(self) -> None:

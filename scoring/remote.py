@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, BinaryIO, Self
 
-from inference.errors import DataInvalid, ImageUnreadable, PackageMissing, PetalpawError, SourceGone
+from inference.errors import DataInvalid, ImageUnreachable, ImageUnreadable, PackageMissing, PetalpawError, SourceGone
 from scoring.files import FileItem
 from scoring.rows import printable
 from scoring.sources import MAX_BYTES, SUFFIXES, FailedItem, Item, numbered
@@ -117,7 +117,8 @@ def _version(entry: dict[str, Any]) -> str:
     return "\0".join(str(entry[key]) for key in ("size", *_VERSIONS) if entry.get(key) is not None)
 
 
-_MOST_SERVERS = 10_000
+MOST_SERVERS = 10_000
+"""Servers of which it is kept that they gave something."""
 
 
 def server_of(address: str) -> str:
@@ -135,7 +136,7 @@ class Witnesses:
     def trust(self, address: str) -> None:
         """Take note that an address gave something, in this run or an earlier one."""
         server = server_of(address)
-        if server in self._addresses or len(self._addresses) < _MOST_SERVERS:
+        if server in self._addresses or len(self._addresses) < MOST_SERVERS:
             self._addresses[server] = address
 
     def of(self, address: str) -> str | None:
@@ -188,7 +189,8 @@ class RemoteItem:
     def read(self) -> bytes:
         """The content at the address.
 
-        Raises ImageUnreadable, or SourceGone when its root, or a server that gave something before, does not answer.
+        Raises ImageUnreadable, ImageUnreachable, or SourceGone when its root, or a server that gave something before,
+        does not answer.
         """
         system, path = file_system(self.address)
         if _speaks(system, "file"):
@@ -210,19 +212,28 @@ class RemoteItem:
     def _failure(self, error: Exception) -> ImageUnreadable | SourceGone:
         if self._is_gone(error):
             return gone(self.root or server_of(self.address), error)
-        return ImageUnreadable(
-            f"{self.path} cannot be read ({reason_of(error)}); check the address and its permissions"
+        kind, hint = (
+            (ImageUnreadable, "check the address and its permissions")
+            if _is_answer(error)
+            else (ImageUnreachable, "check the address, and score it again when its server is there")
         )
+        return kind(f"{self.path} cannot be read ({reason_of(error)}); {hint}")
 
     def _is_gone(self, error: Exception) -> bool:
         if isinstance(error, PermissionError):
             return False
         if self.root is not None:
             return not _exists(self.root)
-        if isinstance(error, _ANSWERS):
+        if _is_answer(error):
             return False
         witness = _witnesses.of(self.address) or self.witness
         return witness is not None and not _answers(witness)
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether a server said this, and not that it cannot just now."""
+    status = error.status if hasattr(error, "status") else getattr(error, "code", None)  # aiohttp's, gcsfs's
+    return isinstance(error, _ANSWERS) or (isinstance(status, int) and status < HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _speaks(system: Any, protocol: str) -> bool:

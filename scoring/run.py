@@ -4,17 +4,17 @@ import hashlib
 import signal
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from types import FrameType
 from typing import Protocol
 
-from inference.errors import DataInvalid, ImageUnreadable, OutputUnwritable, SourceGone
+from inference.errors import DataInvalid, ImageUnreachable, ImageUnreadable, OutputUnwritable, SourceGone
 from scoring.journal import Part
 from scoring.progress import Progress, SilentProgress
-from scoring.remote import RemoteItem, server_of, trust
+from scoring.remote import MOST_SERVERS, RemoteItem, server_of, trust
 from scoring.rows import Row
 from scoring.sinks import Sink
 from scoring.sources import Item, Source
@@ -65,7 +65,7 @@ def score(source: Source, engine: Engine, sink: Sink, progress: Progress | None 
             tally.add_part(part)
         resumed = tally.rows
         shown.start(total, resumed)
-        commits = _Commits(sink, inputs, engine.batch_size)
+        commits = _Commits(sink, inputs, engine.batch_size, reached=bool(parts))
         with commits, closing(engine.rows(inputs, stop)) as rows:
             for row in rows:
                 if row.id != tally.rows:
@@ -74,6 +74,8 @@ def score(source: Source, engine: Engine, sink: Sink, progress: Progress | None 
                 commits.write(row)
                 shown.update(tally.rows, tally.failed)
             complete = inputs.exhausted and tally.rows == inputs.taken
+            if complete:
+                commits.refuse_silence()
             if not (complete or stop.is_set()):
                 raise RuntimeError(f"{inputs.taken} inputs gave {tally.rows} rows and the run ended; please report it")
         if not tally.rows and complete:
@@ -91,12 +93,17 @@ def score(source: Source, engine: Engine, sink: Sink, progress: Progress | None 
 
 
 class _Inputs:
-    """The items of a source, how many were taken, whether these were all, and digests of those that have rows."""
+    """The items of a source, how many were taken, whether these were all, and what is kept of those that have rows.
+
+    That is their digest, and the `witnesses` of a Part.
+    """
 
     def __init__(self, source: Source) -> None:
         self._items = iter(source)
-        self._stamps: deque[bytes] = deque()
+        self._pending: deque[tuple[bytes, str | None]] = deque()
         self._digest = hashlib.sha256()
+        self._witnesses: list[str] = []
+        self._servers: set[str] = set()
         self.taken = 0
         self.exhausted = False
 
@@ -116,35 +123,38 @@ class _Inputs:
             ) from error
         self.taken += 1
         # Taken before the picture is read: one that changes meanwhile is noticed.
-        self._stamps.append(_stamp(item))
+        self._pending.append((_stamp(item), item.address if isinstance(item, RemoteItem) else None))
         return item
 
-    def done(self) -> None:
+    def done(self, row: Row) -> None:
         """The next of the items has its row."""
-        self._digest.update(self._stamps.popleft())
+        stamp, address = self._pending.popleft()
+        self._digest.update(stamp)
+        if address is not None and row.error_code not in (ImageUnreadable.code, ImageUnreachable.code):
+            server = server_of(address)
+            if server not in self._servers and len(self._servers) < MOST_SERVERS:
+                self._servers.add(server)
+                self._witnesses.append(address)
 
-    def digest(self) -> str:
-        """Of the items that got their rows since the last call."""
-        found, self._digest = self._digest.hexdigest(), hashlib.sha256()
+    def answered(self) -> tuple[str, list[str]]:
+        """Digest and witnesses of the items that got their rows since the last call."""
+        found = self._digest.hexdigest(), self._witnesses
+        self._digest, self._witnesses = hashlib.sha256(), []
         return found
 
     def skip(self, part: Part) -> None:
         """Pass over the inputs of a part. Raises DataInvalid when they are not those that were scored."""
-        addresses: defaultdict[str, list[str]] = defaultdict(list)
         for item in islice(self._items, part.rows):
             self.taken += 1
             self._digest.update(_stamp(item))
-            if isinstance(item, RemoteItem):
-                addresses[server_of(item.address)].append(item.address)
-        if self.digest() != part.inputs:
+        if self.answered()[0] != part.inputs:
             raise DataInvalid(
                 f"among the first {self.taken:,} inputs, which an earlier run scored, some are not what they were; add "
                 "--restart to score all of them anew, or choose another output"
             )
-        for named in addresses.values():
-            # More of a server's than could not be read: it gave something, and has to be there for the others.
-            if len(named) > part.errors.get(ImageUnreadable.code, 0):
-                trust(named[-1])
+        for address in part.witnesses:
+            trust(address)
+            self._servers.add(server_of(address))
 
 
 def _stamp(item: Item) -> bytes:
@@ -155,25 +165,41 @@ def _stamp(item: Item) -> bytes:
 class _Commits:
     """Writes rows and commits a part whenever one is due; left by an error, it commits what is in hand."""
 
-    def __init__(self, sink: Sink, inputs: _Inputs, batch_size: int) -> None:
+    def __init__(self, sink: Sink, inputs: _Inputs, batch_size: int, *, reached: bool) -> None:
         self._sink = sink
         self._inputs = inputs
         self._batch_size = batch_size
         self._rows = 0
+        self._reached = reached
+        self._silence: str | None = None
         self._last = time.monotonic()
 
     def write(self, row: Row) -> None:
-        """Raises OutputUnwritable."""
+        """Raises OutputUnwritable, and SourceGone as `refuse_silence` does."""
         self._sink.write(row)
-        self._inputs.done()
+        self._inputs.done(row)
         self._rows += 1
+        self._silence = row.error_detail
+        self._reached |= row.error_code != ImageUnreachable.code
+        if self._rows >= PART_ROWS:
+            self.refuse_silence()
         due = self._rows >= PART_ROWS or time.monotonic() - self._last >= PART_SECONDS
         self._at_whole_batch = (row.id + 1) % self._batch_size == 0
         if due and self._at_whole_batch:
             self._commit()
 
+    def refuse_silence(self) -> None:
+        """Raises SourceGone where no input was reached: with the network away rows would say so for good."""
+        if self._rows and not self._reached:
+            raise SourceGone(
+                f"no server of the first {self._rows:,} inputs gave an answer; run the same command again when they "
+                f"are there, or name others. The last: {self._silence}"
+            )
+
     def _commit(self) -> None:
-        self._sink.commit_part(self._inputs.digest())
+        if not self._reached:
+            return
+        self._sink.commit_part(*self._inputs.answered())
         self._rows = 0
         self._last = time.monotonic()
 

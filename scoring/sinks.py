@@ -36,8 +36,11 @@ class Sink(Protocol):
     def write(self, row: Row) -> None:
         """Take a row. Raises OutputUnwritable."""
 
-    def commit_part(self, inputs: str) -> None:
-        """Commit the rows since the last part; `inputs` is the digest of theirs. Raises OutputUnwritable."""
+    def commit_part(self, inputs: str, witnesses: Sequence[str] = ()) -> None:
+        """Commit the rows since the last part; `inputs` is the digest of theirs, `witnesses` are those of a Part.
+
+        Raises OutputUnwritable.
+        """
 
     def commit(self) -> None:
         """Every row was written and is in a part: make the output whole. Raises OutputUnwritable."""
@@ -105,7 +108,7 @@ class FileSink:
             )
         self._rows.append(row)
 
-    def commit_part(self, inputs: str) -> None:
+    def commit_part(self, inputs: str, witnesses: Sequence[str] = ()) -> None:
         """Write the rows in hand and say so in the journal. Raises OutputUnwritable; the parts before stay."""
         if not self._rows:
             return
@@ -114,7 +117,8 @@ class FileSink:
         for row in self._rows:
             tally.add(row)
         digest = hashlib.sha256(data).hexdigest()
-        part = Part(digest, inputs, tally.rows, tally.abstained, dict(tally.labels), dict(tally.errors))
+        counts = (tally.rows, tally.abstained, dict(tally.labels), dict(tally.errors))
+        part = Part(digest, inputs, *counts, witnesses)
         try:
             self._journal.commit(data, part)
         except OSError as error:
@@ -187,7 +191,7 @@ class StreamSink:
         """Write a row. Raises OutputUnwritable when the reader went away or the disk is full."""
         self._append(self._format.encode([row]))
 
-    def commit_part(self, inputs: str) -> None:
+    def commit_part(self, inputs: str, witnesses: Sequence[str] = ()) -> None:
         """Nothing is held back."""
 
     def commit(self) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,14 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
+import scoring.cluster
 import scoring.driver
 from inference.classifier import Classifier
 from inference.errors import ClusterUnavailable
-from inference.repository import Repository
+from inference.repository import Artifact, Repository
 from scoring.actor import Actor
-from scoring.cluster import _blocks
+from scoring.cluster import ClusterEngine, _blocks
 from scoring.driver import Driver
 from scoring.files import Files
 from scoring.local import LocalEngine
@@ -141,6 +144,39 @@ def test_a_source_that_goes_away_is_said_as_by_the_local_engine(
     assert b"[source_gone]" in messages
 
 
+def test_a_driver_that_ray_ends_is_told(cluster: Cluster, many: Path, repository: Repository, tmp_path: Path) -> None:
+    """Before the first block, and whatever ends it."""
+    output = tmp_path / "rows.csv"
+    with cluster.score(repository.root, *MODEL, many, "--output", output) as run:
+        driver_of(run).kill()
+        _, messages = run.communicate(timeout=60)
+    assert run.returncode == 3, messages.decode()
+    assert b"or Ray's processes on this machine did (status -9; " in messages
+    assert b"run the same command again to go on [cluster_unavailable]" in messages
+    assert b"Traceback" not in messages
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_killed_leaves_no_process(cluster: Cluster, many: Path, repository: Repository) -> None:
+    with cluster.score(repository.root, *MODEL, many) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        left = [driver_of(run), *cluster.actors()]
+        run.kill()
+        run.communicate()
+    assert psutil.wait_procs(left, timeout=30)[1] == []
+
+
+def test_what_is_no_cluster_is_not_waited_for(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection, and never says a word."""
+    monkeypatch.setattr(scoring.cluster, "JOIN_SECONDS", 3.0)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        pytest.raises(ClusterUnavailable, match="let nobody join within 3 s; check that it is the port of a Ray"),
+    ):
+        ClusterEngine(artifact, address=f"127.0.0.1:{mute.getsockname()[1]}", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("address", "says"),
     [("ray://127.0.0.1:10001", "ray job submit"), ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1")],
@@ -160,6 +196,17 @@ def test_nodes_that_would_give_other_rows_end_the_run(classifier: Classifier) ->
     Actor(model, proven)
     with pytest.raises(ClusterUnavailable, match="the cluster's nodes differ: one has"):
         Actor(model, {**proven, "packages": {"pillow": "1.0"}})
+
+
+def driver_of(run: "subprocess.Popen[bytes]") -> psutil.Process:
+    """The process that drives Ray for a run, as soon as it is there."""
+    until = time.monotonic() + 30
+    while True:
+        for each in psutil.Process(run.pid).children():
+            if "spawn_main" in " ".join(each.cmdline()):
+                return each
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 @dataclass(frozen=True)

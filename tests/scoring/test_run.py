@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,9 +211,9 @@ def test_parts_end_with_whole_batches(
     sizes: list[int] = []
 
     class Watched(FileSink):
-        def commit_part(self, inputs: str) -> None:
+        def commit_part(self, inputs: str, witnesses: Sequence[str] = ()) -> None:
             sizes.append(len(self._rows))
-            super().commit_part(inputs)
+            super().commit_part(inputs, witnesses)
 
     score(Files([photos]), LocalEngine(Scorer(classifier, batch_size=8)), Watched(tmp_path / "out.csv"))
     assert sizes == [8, 8, 8, 6]

@@ -126,7 +126,61 @@ def test_killed_server_ends_the_run_and_the_same_command_goes_on(
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     codes = [json.loads(line)["error_code"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert len(codes) == len(addresses)
-    assert [index for index, code in enumerate(codes) if code == "image_unreadable"] == [3, 4]
+    assert codes[3:5] == ["image_unreadable", "image_unreachable"]
+    assert {"image_unreadable", "image_unreachable"}.isdisjoint(codes[:3] + codes[5:])
+
+
+def test_before_anything_was_committed_an_away_server_ends_the_run_too(
+    serve: Serve, score: Callable[..., "subprocess.CompletedProcess[str]"], port: int, tmp_path: Path
+) -> None:
+    """Whether an earlier run was killed early or there was none: a network that is away makes no rows of errors."""
+    addresses = [f"http://127.0.0.1:{port}/{index % 30:02}.jpg" for index in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["photo", "http://127.0.0.1:1/a.jpg", *addresses]) + "\n")
+    for _ in range(2):
+        away = score("t.csv", "-o", "out.jsonl")
+        assert away.returncode == 3, away.stderr
+        assert "no server of the first 41 inputs gave an answer; run the same command again" in away.stderr
+        assert f"http://127.0.0.1:{port}/09.jpg cannot be read (" in away.stderr
+        assert "[source_gone]" in away.stderr
+        assert [path.name for path in tmp_path.glob("out*")] == []
+
+    serve()
+    assert score("t.csv", "-o", "out.jsonl").returncode == 1
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["error_code"] for row in rows if row["label"] is None] == ["image_unreachable"] + [
+        "image_truncated"
+    ] * 6
+
+
+def test_what_is_said_of_the_first_thousand(
+    score: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    """A thousand addresses without an answer are enough; one answer before, and they are rows."""
+    (tmp_path / "photo.jpg").write_bytes(b"no picture")
+    silent = ["http://127.0.0.1:1/a.jpg"] * 1000
+    (tmp_path / "t.csv").write_text("\n".join(["photo", *silent, "photo.jpg"]))
+    ended = score("t.csv", "-o", "out.csv")
+    assert (ended.returncode, "of the first 1,000 inputs" in ended.stderr) == (3, True), ended.stderr
+    (tmp_path / "t.csv").write_text("\n".join(["photo", "photo.jpg", *silent]))
+    assert score("t.csv", "-o", "out.csv").returncode == 1
+    assert (tmp_path / "out.csv").read_text().count(",image_unreachable,") == 1000
+
+
+def test_server_of_a_part_with_more_failures_than_answers_has_to_stay(
+    serve: Serve, score: Callable[..., "subprocess.CompletedProcess[str]"], port: int, tmp_path: Path
+) -> None:
+    """However many of other servers failed beside its answers, the unfinished run knows it."""
+    silent = ["http://127.0.0.1:1/a.jpg"] * 40
+    addresses = [f"http://127.0.0.1:{port}/{index:02}.jpg" for index in range(30)]
+    (tmp_path / "t.csv").write_text("\n".join(["photo", *silent, *addresses]))
+    server = serve(25)
+    assert score("t.csv", "-o", "out.csv").returncode == 3
+    server.wait()
+    (part,) = (tmp_path / "out.csv.parts" / "journal.jsonl").read_text().splitlines()[1:]
+    assert json.loads(part)["witnesses"] != []
+    again = score("t.csv", "-o", "out.csv")
+    assert (again.returncode, "[source_gone]" in again.stderr) == (3, True), again.stderr
+    assert f"http://127.0.0.1:{port}/ cannot be reached any more" in again.stderr
 
 
 @pytest.mark.parametrize("then", ["die", "hang"])
