@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from multiprocessing import connection, parent_process
+from pathlib import Path
 from typing import Any, Self
 
 from inference.budget import whole_cores
@@ -76,7 +77,7 @@ def drive(pipe: "connection.Connection[Any, Any]", log: str, order: Order) -> No
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends this process in order
     _write_to(log)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(log,), daemon=True).start()
     with suppress(KeyboardInterrupt, EOFError, BrokenPipeError), Driver(order) as driver:
         try:
             driver.join()
@@ -213,11 +214,12 @@ def _write_to(log: str) -> None:
     os.close(file)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(log: str) -> None:
     """A run that was killed leaves no driver behind, and through it no actor."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
+    Path(log).unlink(missing_ok=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ENDING_SECONDS)
     os._exit(1)

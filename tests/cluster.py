@@ -60,6 +60,15 @@ class Cluster:
         running = psutil.process_iter(["cmdline"])
         return [each for each in running if "MapWorker(MapBatches(Actor))" in " ".join(each.info["cmdline"] or ())]
 
+    def servers(self) -> list[psutil.Process]:
+        """What the cluster is: its head's server and a raylet for each node."""
+        lines = [(each, each.info["cmdline"] or [""]) for each in psutil.process_iter(["cmdline"])]
+        return [
+            process
+            for process, line in lines
+            if Path(line[0]).name in ("gcs_server", "raylet") and self.environment["RAY_TMPDIR"] in " ".join(line)
+        ]
+
 
 @contextmanager
 def running() -> Iterator[Cluster]:

@@ -155,6 +155,7 @@ def test_a_driver_that_ray_ends_is_told(cluster: Cluster, many: Path, repository
     assert b"run the same command again to go on [cluster_unavailable]" in messages
     assert b"Traceback" not in messages
     assert list(tmp_path.iterdir()) == []
+    Path(messages.decode().partition("(status -9; ")[2].partition(" has Ray's words")[0]).unlink()
 
 
 def test_a_run_that_is_killed_leaves_no_process(cluster: Cluster, many: Path, repository: Repository) -> None:

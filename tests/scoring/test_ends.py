@@ -1,7 +1,6 @@
 """A Ray cluster that ends in the middle of a run: the run says so in time, and goes on without it."""
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,36 +23,27 @@ PICTURES = 3000
 MODEL = ("--model", "colours", "--device", "cpu")
 
 
-def of_ray(*names: str) -> list[psutil.Process]:
-    """The processes of the cluster that this test has started, by their programs."""
-    below = psutil.Process(os.getpid()).children(recursive=True)
-    return [each for each in below if each.is_running() and Path((each.cmdline() or [""])[0]).name in names]
-
-
-def interrupted(cluster: Cluster, root: Path, photos: Path, output: Path, *victims: str) -> float:
-    """A run whose cluster loses these processes after the first part; the seconds until it had ended."""
+def lost(cluster: Cluster, root: Path, photos: Path, output: Path) -> None:
+    """A run whose head and nodes are all killed after its first part."""
     journal = Path(f"{output}.parts/journal.jsonl")
     with cluster.score(root, *MODEL, photos, "--output", output) as run:
         while run.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > 1):
             time.sleep(0.02)
         own = psutil.Process(run.pid).children(recursive=True)
-        found = of_ray(*victims)
-        assert found
-        for each in found:
-            each.send_signal(signal.SIGKILL)
-        began = time.monotonic()
-        _, messages = run.communicate(timeout=60)
-        seconds = time.monotonic() - began
+        victims = cluster.servers()
+        assert len(victims) == 3
+        for each in victims:
+            each.kill()
+        _, messages = run.communicate(timeout=30)
     assert run.returncode == 3, messages.decode()
     assert b"petalpaw: the cluster ended, or Ray's processes on this machine did (status 1; " in messages
     assert b"run the same command again to go on [cluster_unavailable]" in messages
     assert b"Traceback" not in messages
-    assert not any(each.is_running() for each in own)
+    assert psutil.wait_procs(own, timeout=10)[1] == []
     Path(messages.decode().partition("(status 1; ")[2].partition(" has Ray's words")[0]).unlink()
-    return seconds
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_a_cluster_that_ends_is_said_and_the_run_goes_on(
     tmp_path: Path, repository: Repository, classifier: Classifier, picture: Callable[..., bytes]
 ) -> None:
@@ -67,8 +57,7 @@ def test_a_cluster_that_ends_is_said_and_the_run_goes_on(
     with running() as cluster:
         # The time that Ray gives a head to come back, which is a minute unless one says otherwise.
         cluster.environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"
-        # The head and all nodes, at once.
-        assert interrupted(cluster, repository.root, photos, output, "gcs_server", "raylet") < 30
+        lost(cluster, repository.root, photos, output)
         again = cluster.score(repository.root, *MODEL, photos, "--output", output)
         _, messages = again.communicate(timeout=60)
         assert (again.returncode, b"no Ray cluster answers at" in messages) == (3, True), messages.decode()
