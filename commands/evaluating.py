@@ -67,12 +67,14 @@ def evaluate(
         return
     if "-" in targets:
         raise typer.BadParameter("paths on stdin come once, and evaluate looks twice; name the files themselves")
-    from scoring.arguments import source_of
+    from scoring.arguments import refuse_address, source_of
     from scoring.judge import Judge
     from scoring.progress import progress_on
     from scoring.rows import Settings
     from scoring.run import score
 
+    if output is not None:
+        refuse_address("--output", output)
     source = source_of(targets, column=column, base=base)
     names = artifact_of(models, model).manifest.labels
     judge = Judge(_truth(source, labels, targets[0], names), names, output)

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from inference.errors import ParameterInvalid
+from inference.errors import OutputUnwritable, ParameterInvalid
 from scoring.files import Files, is_pattern, matches
 from scoring.lines import Lines
-from scoring.remote import Remote, file_system, is_address
+from scoring.remote import Remote
+from scoring.remote import matches as remote_matches
+from scoring.services import is_address
 from scoring.shards import Shard, is_shard
 from scoring.sources import Several, Source
 from scoring.tables import Table, is_table
@@ -40,15 +42,29 @@ def source_of(
 
 
 def refuse_one_file_twice(arguments: Sequence[str], *, output: Path | None, summary: Path | None) -> None:
-    """Raises ParameterInvalid where output, summary and a source are one file, which writing would destroy."""
+    """Raises ParameterInvalid where output, summary and a source are one file, which writing would destroy.
+
+    Raises OutputUnwritable where one to be written is an address.
+    """
     locations = (location for argument in arguments for location in _expanded(argument))
     taken = {_file(location): "a source" for location in locations if location != STDIN and not is_address(location)}
     for option, path in (("--output", output), ("--summary", summary)):
         if path is None:
             continue
+        refuse_address(option, path)
         if _file(path) in taken:
             raise ParameterInvalid(f"{option} names {path}, which is {taken[_file(path)]}; choose another file")
         taken[_file(path)] = "the file of --output"
+
+
+def refuse_address(option: str, path: Path) -> None:
+    """Raises OutputUnwritable for `s3://…` and the like, of which a path has kept one slash."""
+    head, _, rest = os.fspath(path).partition(":/")
+    if len(head) > 1 and "/" not in head and rest and not os.path.isdir(f"{head}:"):  # noqa: PTH112 – as in files.py
+        raise OutputUnwritable(
+            f"{option} names {head}://{rest.lstrip('/')}, an address: what is written goes to this machine first; name "
+            "a file here, and copy it when it is whole"
+        )
 
 
 def _file(location: str | Path) -> object:
@@ -66,8 +82,7 @@ def _expanded(argument: str) -> list[str]:
     if not (is_table(argument) or is_shard(argument)):
         pass
     elif is_address(argument) and "*" in argument:
-        system, path = file_system(argument)
-        found = [system.unstrip_protocol(each) for each in sorted(system.glob(path))]
+        found = [address for address, _ in remote_matches(argument)]
     elif not is_address(argument) and is_pattern(argument):
         found = [location for location, _ in matches(argument)]
     return found or [argument]

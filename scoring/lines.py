@@ -7,8 +7,9 @@ from io import BufferedIOBase
 from typing import Any
 
 from scoring.files import FileItem, folder_of
-from scoring.remote import is_address, named
+from scoring.remote import named
 from scoring.rows import printable
+from scoring.services import is_address
 from scoring.sources import FailedItem, Item
 
 _CHUNK = 2**16

@@ -1,9 +1,5 @@
-"""Pictures at fsspec addresses: s3://, gs://, http://, memory:// and whatever else fsspec knows.
+"""Pictures at fsspec addresses: s3://, gs://, http://, memory:// and whatever else fsspec knows."""
 
-Credentials, endpoints and proxies come from the environment, as each of fsspec's packages reads them.
-"""
-
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,45 +7,30 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, BinaryIO, Self
 
-from inference.errors import DataInvalid, ImageUnreachable, ImageUnreadable, PackageMissing, PetalpawError, SourceGone
+from inference.errors import DataInvalid, ImageUnreachable, ImageUnreadable, PetalpawError, SourceGone
 from scoring.files import FileItem
 from scoring.rows import printable
+from scoring.services import (
+    SECONDS,
+    asked,
+    attempts,
+    file_system,
+    is_address,
+    is_answer,
+    knock,
+    last_link,
+    reason_of,
+    speaks,
+)
 from scoring.sources import MAX_BYTES, SUFFIXES, FailedItem, Item, numbered
 
-_ATTEMPTS = 3
-"""A server may stumble; s3fs and gcsfs try again by themselves, HTTP does not."""
-
-_SILENT_SECONDS, _SECONDS = 30, 300
-"""How long an HTTP server may say nothing, and how long one picture may take: it is not asked again after that."""
+_SILENT_SECONDS = 30
+"""How long an HTTP server may say nothing: it is not asked again after that."""
 
 _CHUNK = 2**16
 
-_ANSWERS = (FileNotFoundError, PermissionError, IsADirectoryError)
-"""What a server says that is there."""
-
-_VERSIONS = ("ETag", "etag", "mtime", "LastModified", "updated", "created")
-"""Where listings of several services tell one content of an address from another."""
-
-
-def is_address(path: str) -> bool:
-    """Whether a path is a remote one, `protocol://…`."""
-    return "://" in path
-
-
-def file_system(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the address in its words. Raises PackageMissing or DataInvalid."""
-    try:
-        import fsspec.core
-
-        # Listings are not kept: they would fill memory, and would hide that a source went away.
-        # What it logs besides raising is said in our words.
-        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-        found: tuple[Any, str] = fsspec.core.url_to_fs(address, use_listings_cache=False)
-    except ImportError as error:
-        raise PackageMissing(f"{printable(address)} needs a package ({error}); install petalpaw[remote]") from error
-    except ValueError as error:
-        raise DataInvalid(f"{printable(address)} is no address that can be read ({error})") from error
-    return found
+_VERSIONS = ("mtime", "LastModified", "updated", "created")
+"""Where listings of several services tell one content of an address from another, if they have no entity tag."""
 
 
 @contextmanager
@@ -62,6 +43,7 @@ def opened(location: str) -> Iterator[BinaryIO]:
     try:
         if is_address(location):
             system, path = file_system(location)
+            knock(system, path)
             file = _Watched(location, system.open(path, "rb"))
         else:
             file = open(location, "rb")  # noqa: SIM115, PTH123 – closed below
@@ -114,7 +96,9 @@ def version_of(location: str) -> str:
 
 
 def _version(entry: dict[str, Any]) -> str:
-    return "\0".join(str(entry[key]) for key in ("size", *_VERSIONS) if entry.get(key) is not None)
+    tag = entry.get("ETag") or entry.get("etag")
+    told = [tag] if tag else [entry[key] for key in _VERSIONS if entry.get(key) is not None]
+    return "\0".join(map(str, [entry.get("size", ""), *told]))
 
 
 MOST_SERVERS = 10_000
@@ -123,7 +107,7 @@ MOST_SERVERS = 10_000
 
 def server_of(address: str) -> str:
     """Who answers for an address: the host with its port, or the bucket."""
-    protocol, _, rest = address.rpartition("::")[2].partition("://")
+    protocol, _, rest = last_link(address).partition("://")
     return f"{protocol}://{rest.partition('/')[0]}/"
 
 
@@ -193,16 +177,17 @@ class RemoteItem:
         does not answer.
         """
         system, path = file_system(self.address)
-        if _speaks(system, "file"):
+        if speaks(system, "file"):
             return FileItem(self.id, path, root=self.root and file_system(self.root)[1]).read()
-        for attempt in range(_ATTEMPTS):
+        most = attempts(system)
+        for attempt in range(most):
             try:
                 data = _content(system, path)
                 break
             except (FileNotFoundError, PermissionError, IsADirectoryError, TimeoutError, MemoryError) as error:
                 raise self._failure(error) from error
             except Exception as error:  # every service has exceptions of its own
-                if attempt == _ATTEMPTS - 1:
+                if attempt == most - 1:
                     raise self._failure(error) from error
         if len(data) > MAX_BYTES:
             raise ImageUnreadable(f"{self.path} is larger than {MAX_BYTES:,} bytes, which no picture should be")
@@ -214,7 +199,7 @@ class RemoteItem:
             return gone(self.root or server_of(self.address), error)
         kind, hint = (
             (ImageUnreadable, "check the address and its permissions")
-            if _is_answer(error)
+            if is_answer(error)
             else (ImageUnreachable, "check the address, and score it again when its server is there")
         )
         return kind(f"{self.path} cannot be read ({reason_of(error)}); {hint}")
@@ -224,26 +209,15 @@ class RemoteItem:
             return False
         if self.root is not None:
             return not _exists(self.root)
-        if _is_answer(error):
+        if is_answer(error):
             return False
         witness = _witnesses.of(self.address) or self.witness
         return witness is not None and not _answers(witness)
 
 
-def _is_answer(error: Exception) -> bool:
-    """Whether a server said this, and not that it cannot just now."""
-    status = error.status if hasattr(error, "status") else getattr(error, "code", None)  # aiohttp's, gcsfs's
-    return isinstance(error, _ANSWERS) or (isinstance(status, int) and status < HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-def _speaks(system: Any, protocol: str) -> bool:
-    spoken = system.protocol
-    return protocol in ((spoken,) if isinstance(spoken, str) else spoken)
-
-
 def _content(system: Any, path: str) -> bytes:
     """What is at a path, of anything larger than MAX_BYTES only the beginning. Raises what the service does."""
-    if _speaks(system, "http"):
+    if speaks(system, "http"):
         import fsspec.asyn
 
         body: bytes = fsspec.asyn.sync(system.loop, _body, system, path)
@@ -256,7 +230,7 @@ def _content(system: Any, path: str) -> bytes:
 async def _body(system: Any, path: str) -> bytes:
     """The same over HTTP: fsspec reads a body whole, however long, and waits for five minutes."""
     body = bytearray()
-    async with await _asked(system, path) as response:
+    async with await _response(system, path) as response:
         if response.status == HTTPStatus.NOT_FOUND:
             raise FileNotFoundError(path)
         response.raise_for_status()
@@ -267,27 +241,20 @@ async def _body(system: Any, path: str) -> bytes:
     return bytes(body)
 
 
-async def _asked(system: Any, path: str, **options: object) -> Any:
+async def _response(system: Any, path: str, **options: object) -> Any:
     import aiohttp
 
-    patience = aiohttp.ClientTimeout(total=_SECONDS, sock_connect=_SILENT_SECONDS, sock_read=_SILENT_SECONDS)
+    patience = aiohttp.ClientTimeout(total=SECONDS, sock_connect=_SILENT_SECONDS, sock_read=_SILENT_SECONDS)
     session = await system.set_session()
     return await session.get(system.encode_url(path), **{"timeout": patience, **system.kwargs, **options})
 
 
-def reason_of(error: Exception) -> str:
-    """An error in the system's own words, else in its author's."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if type(error).__name__ == "TooManyRedirects":  # aiohttp's, whose words are an empty message
-        return "too many redirects"
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-
-
 def unreachable(location: str, error: Exception) -> DataInvalid:
     """The error for what was named and cannot be had."""
+    missing = isinstance(error, FileNotFoundError) and is_address(location)
+    reason = "no such bucket, folder or file" if missing else reason_of(error)
     return DataInvalid(
-        f"{printable(location)} cannot be read ({reason_of(error)}); check the path or address and who may read it"
+        f"{printable(location)} cannot be read ({reason}); check the path or address and who may read it"
     )
 
 
@@ -302,7 +269,7 @@ def gone(location: str, error: Exception) -> SourceGone:
 def _exists(address: str) -> bool:
     system, path = file_system(address)
     try:
-        return bool(system.exists(path))
+        return bool(asked(system, "exists", path))
     except Exception:  # noqa: BLE001 – as in RemoteItem.read
         return False
 
@@ -311,20 +278,18 @@ def _answers(address: str) -> bool:
     """Whether its server says anything, be it that there is no such file (any more)."""
     system, path = file_system(address)
     try:
-        if _speaks(system, "http"):
+        if speaks(system, "http"):
             import fsspec.asyn
 
             return bool(fsspec.asyn.sync(system.loop, _status, system, path) < HTTPStatus.INTERNAL_SERVER_ERROR)
-        system.info(path)
-    except _ANSWERS:
-        pass
-    except Exception:  # noqa: BLE001 – as in RemoteItem.read
-        return False
+        asked(system, "info", path)
+    except Exception as error:  # noqa: BLE001 – as in RemoteItem.read
+        return is_answer(error)
     return True
 
 
 async def _status(system: Any, path: str) -> int:
-    async with await _asked(system, path, allow_redirects=False) as response:
+    async with await _response(system, path, allow_redirects=False) as response:
         return int(response.status)
 
 
@@ -352,35 +317,66 @@ class Remote:
         return
 
     def _found(self) -> Iterator[Item]:
-        try:
-            matches = sorted(self._system.glob(self._path)) if "*" in self._address else None
-            folder = matches is None and self._is_folder()
-        except Exception as error:
-            raise unreachable(self._address, error) from error
-        if matches is not None:
-            for path in matches:
-                yield named(0, self._system.unstrip_protocol(path))
-        elif folder:
-            yield from self._walk(self._path)
+        if "*" in self._address:
+            for address, is_folder in matches(self._address):
+                if is_folder:
+                    yield from self._walk(file_system(address)[1], address)
+                else:
+                    yield named(0, address)
+        elif self._is_folder():
+            yield from self._walk(self._path, self._address)
         else:
             yield named(0, self._address)
 
     def _is_folder(self) -> bool:
         # An HTTP server has no folders; one that lists links is meant by a slash.
-        return self._address.endswith("/") or (not _speaks(self._system, "http") and self._system.isdir(self._path))
-
-    def _walk(self, folder: str) -> Iterator[Item]:
+        if self._address.endswith("/") or speaks(self._system, "http"):
+            return self._address.endswith("/")
         try:
-            entries = [(each["name"], each["type"], _version(each)) for each in self._system.ls(folder, detail=True)]
+            knock(self._system, self._path)
+            return bool(asked(self._system, "isdir", self._path))
+        except Exception as error:
+            raise unreachable(self._address, error) from error
+
+    def _walk(self, folder: str, root: str) -> Iterator[Item]:
+        try:
+            if folder == self._path:
+                knock(self._system, folder)
+            entries = self._listed(folder)
         except Exception as error:
             if folder == self._path:
                 raise unreachable(self._address, error) from error
-            if not isinstance(error, PermissionError):
+            if isinstance(error, FileNotFoundError) or not is_answer(error):
                 raise gone(folder, error) from error
             yield FailedItem(0, printable(folder), f"{printable(folder)} cannot be listed ({reason_of(error)})")
             return
-        for name, kind, version in sorted(entries):
-            if kind == "directory":
-                yield from self._walk(name)
+        for name, entry in sorted(entries.items()):
+            if entry["type"] == "directory":
+                yield from self._walk(name, root)
             elif os.path.splitext(name)[1].lower() in SUFFIXES:  # noqa: PTH122 – no path of this machine
-                yield RemoteItem(0, self._system.unstrip_protocol(name), version, self._address)
+                yield RemoteItem(0, self._system.unstrip_protocol(name), _version(entry), root)
+
+    def _listed(self, folder: str) -> dict[str, dict[str, Any]]:
+        """What is in a folder, by name."""
+        entries = {each["name"]: each for each in self._system.ls(folder, detail=True)}
+        itself = [name for name in entries if name.rstrip("/") == folder.rstrip("/")]
+        if any(entries.pop(name)["type"] == "directory" for name in itself):
+            # An object that stands for the folder, or `//` in names, of which no service lists a folder.
+            entries |= self._system.find(folder, prefix="/", detail=True)
+        return entries
+
+
+def matches(pattern: str) -> list[tuple[str, bool]]:
+    """The addresses that a pattern fits, in order, and which of them are folders; with `**` those are gone through.
+
+    Raises DataInvalid when the service cannot be asked.
+    """
+    system, path = file_system(pattern)
+    try:
+        knock(system, path)
+        found = sorted((name, entry["type"] == "directory") for name, entry in system.glob(path, detail=True).items())
+    except Exception as error:
+        raise unreachable(pattern, error) from error
+    # Objects that stand for folders end in a slash, and so do HTTP's folders.
+    kept = [each for each in found if each[1] or not each[0].endswith("/")]
+    return [(system.unstrip_protocol(name), folder) for name, folder in kept if not (folder and "**" in pattern)]

@@ -10,8 +10,9 @@ from tarfile import ReadError
 from typing import Any, Self
 
 from inference.errors import DataInvalid, ImageTruncated, ImageUnreadable
-from scoring.remote import gone, is_address, opened, reason_of, version_of
+from scoring.remote import gone, opened, version_of
 from scoring.rows import printable
+from scoring.services import is_address, reason_of
 from scoring.sources import MAX_BYTES, SUFFIXES, BytesItem, FailedItem, Item, numbered
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")

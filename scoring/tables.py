@@ -13,8 +13,9 @@ from typing import Any, BinaryIO
 
 from inference.errors import DataInvalid, PackageMissing
 from scoring.files import FileItem, folder_of
-from scoring.remote import is_address, named, opened
+from scoring.remote import named, opened
 from scoring.rows import printable
+from scoring.services import is_address
 from scoring.sources import BytesItem, FailedItem, Item
 
 KINDS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
