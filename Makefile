@@ -29,7 +29,7 @@ lock:
 	$$uv pip compile pyproject.toml requirements/build.in $(LOCK) -c requirements/dev.txt -o requirements/serve.txt && \
 	$$uv pip compile pyproject.toml requirements/build.in --extra cuda $(LOCK) -c requirements/dev.txt -o requirements/cuda.txt && \
 	$$uv pip compile pyproject.toml requirements/cluster.in --extra cluster --extra remote --extra tables $(LOCK) -c requirements/dev.txt -o requirements/cluster.txt && \
-	for peer in grafana kserve mlserver traefik; do $$uv pip compile tests/peers/$$peer.in $(LOCK) -o tests/peers/$$peer.txt || exit; done
+	for peer in gcs grafana kserve mlserver moto traefik; do $$uv pip compile tests/peers/$$peer.in $(LOCK) -o tests/peers/$$peer.txt || exit; done
 
 # Does a request cost more than it did? Needs wrk, and a machine with nothing else to do.
 gate: dev

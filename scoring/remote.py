@@ -374,9 +374,11 @@ def matches(pattern: str) -> list[tuple[str, bool]]:
     system, path = file_system(pattern)
     try:
         knock(system, path)
-        found = sorted((name, entry["type"] == "directory") for name, entry in system.glob(path, detail=True).items())
+        found = [(name, entry["type"] == "directory") for name, entry in system.glob(path, detail=True).items()]
     except Exception as error:
         raise unreachable(pattern, error) from error
+    deep = "**" in pattern
     # Objects that stand for folders end in a slash, and so do HTTP's folders.
-    kept = [each for each in found if each[1] or not each[0].endswith("/")]
-    return [(system.unstrip_protocol(name), folder) for name, folder in kept if not (folder and "**" in pattern)]
+    kept = [(name, folder) for name, folder in found if not (deep if folder else name.endswith("/"))]
+    kept.sort(key=lambda each: each[0].split("/") if deep else [each[0]])  # as on this machine
+    return [(system.unstrip_protocol(name), folder) for name, folder in kept]

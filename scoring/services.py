@@ -65,13 +65,13 @@ def _set_patience(protocol: str) -> None:
     """Bound what a bucket's client waits for, where neither the environment nor fsspec's configuration says."""
     from fsspec.config import conf
 
+    for name in ("fsspec", "gcsfs"):  # what they log besides raising is said in our words
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if protocol in ("s3", "s3a"):
         conf.setdefault(protocol, {}).setdefault("config_kwargs", {"retries": {"mode": "standard"}})
     elif protocol in ("gs", "gcs"):
         import aiohttp
 
-        # What it logs besides raising is said in our words.
-        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         # Otherwise it asks another of Google's interfaces before every request, until that answers.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         patience = aiohttp.ClientTimeout(total=SECONDS, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS)

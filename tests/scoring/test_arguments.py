@@ -8,8 +8,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from inference.errors import DataInvalid, ImageUnreadable, ParameterInvalid
-from scoring.arguments import source_of
+from inference.errors import DataInvalid, ImageUnreadable, OutputUnwritable, ParameterInvalid
+from scoring.arguments import refuse_address, refuse_one_file_twice, source_of
 from scoring.files import Files
 from scoring.lines import Lines
 
@@ -89,6 +89,16 @@ def test_options_that_nothing_takes(here: Path) -> None:
         source_of(["in"], null=True)
     with pytest.raises(DataInvalid, match="name the column"):
         source_of(["t.csv"])
+
+
+def test_addresses_are_not_written_to(here: Path) -> None:
+    with pytest.raises(OutputUnwritable, match=r"--output names s3://bucket/o\.csv, an address: .* name a file here"):
+        refuse_one_file_twice(["in"], output=Path("s3://bucket/o.csv"), summary=None)
+    with pytest.raises(OutputUnwritable, match=r"--summary names gs://bucket/s\.json"):
+        refuse_one_file_twice(["in"], output=None, summary=Path("gs://bucket/s.json"))
+    Path("odd:").mkdir()
+    for name in ("odd:/o.csv", "in/a:/o.csv", "/s3:/o.csv", "C:/o.csv", "o.csv"):
+        refuse_address("--output", Path(name))
 
 
 # --- paths on standard input ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import gzip
 import os
 import resource
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +90,32 @@ def test_file_and_pattern(memory: Any) -> None:
     assert [item.path for item in Remote("memory://in/a/notes.txt")] == ["memory://in/a/notes.txt"]
     assert [item.read() for item in Remote("memory://in/a/1*.jpg")] == [b"a/1.jpg", b"a/10.jpg"]
     assert Remote("memory://in").description == "memory://in"
+
+
+def test_pattern_searches_folders_that_it_fits(memory: Any) -> None:
+    memory.pipe_file("/in/a-b/3.jpg", b"a-b/3.jpg")
+    assert [item.read().decode() for item in Remote("memory://in/a*")] == [*PICTURES[:3], "a-b/3.jpg"]
+    # With `**` everything is found by itself, folders are not, and the order is that of a folder.
+    found = [item.read().decode() for item in Remote("memory://in/**")]
+    assert found == [*NAMES[:4], "a-b/3.jpg", *NAMES[4:]]
+
+
+def test_host_of_colons(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"six")
+
+    class Six(ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    try:
+        server = Six(("::1", 0), files_of(tmp_path))
+    except OSError as error:
+        pytest.skip(f"this machine has no ::1: {error}")
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        assert RemoteItem(0, f"http://[::1]:{server.server_port}/1.jpg").read() == b"six"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_local_addresses(tmp_path: Path) -> None:
@@ -226,6 +253,8 @@ def test_witness_of_an_earlier_run(serve: Serve, monkeypatch: pytest.MonkeyPatch
         ("http://a.b:80/c/d.jpg?e=http://f/g", "http://a.b:80/"),
         ("s3://bucket", "s3://bucket/"),
         ("zip://a/b.jpg::https://host/c.zip", "https://host/"),
+        ("http://[::1]:80/a.jpg", "http://[::1]:80/"),
+        ("s3://bucket/12::30.jpg", "s3://bucket/"),
     ],
 )
 def test_who_answers_for_an_address(address: str, server: str) -> None:
