@@ -4,6 +4,7 @@ stdout carries data, stderr carries progress and messages. Exit status: 0 done, 
 3 nothing could be done. The commands live in `commands/`; a command's package is imported when the command is chosen.
 """
 
+import os
 import sys
 import time
 
@@ -29,6 +30,8 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run the command line; Petalpaw's own errors become one line and exit status 3, or 2 for a wrong value."""
+    if sys.stderr is None:  # closed, and the next file that is opened would take its place
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 – as long as the process
     try:
         app()
     except PetalpawError as error:

@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import PositiveInt, TypeAdapter, ValidationError
+
 from inference.durability import sync
 from inference.errors import OutputUnwritable
 
@@ -38,11 +40,14 @@ class Part:
 
     sha256: str
     inputs: str
-    rows: int
+    rows: PositiveInt
     abstained: int
     labels: Mapping[str, int]
     errors: Mapping[str, int]
     witnesses: Sequence[str] = ()
+
+
+_PART = TypeAdapter(Part)
 
 
 class Journal:
@@ -141,15 +146,16 @@ class Journal:
         """Take over the parts up to the first whose file is not whole; returns where the last good line ends."""
         # Once the output is in its place the parts have served, and some may be removed already.
         digest = lines[-1][0].get("complete")
-        self.complete = digest is not None and _sha256(self.output) == digest
-        if self.complete:
-            self.parts = [_part(content) for content, _ in lines[1:-1]]
+        parts = [_part(content) for content, _ in lines[1:]]
+        if digest is not None and None not in parts[:-1] and _sha256(self.output) == digest:
+            self.complete = True
+            self.parts = list(filter(None, parts))
             return lines[-1][1]
         end = lines[0][1]
-        for content, line_end in lines[1:]:
-            if "complete" in content or _sha256(self.path(len(self.parts))) != content["sha256"]:
+        for part, (_, line_end) in zip(parts, lines[1:], strict=True):
+            if part is None or _sha256(self.path(len(self.parts))) != part.sha256:
                 break
-            self.parts.append(_part(content))
+            self.parts.append(part)
             end = line_end
         return end
 
@@ -196,8 +202,12 @@ def _whole_lines(file: io.FileIO) -> Iterator[tuple[dict[str, object], int]]:
         yield content, end
 
 
-def _part(content: dict[str, object]) -> Part:
-    return Part(**content)  # type: ignore[arg-type]  # as `commit` wrote it
+def _part(content: dict[str, object]) -> Part | None:
+    """None where a line is not as `commit` wrote it."""
+    try:
+        return _PART.validate_python(content)
+    except ValidationError:
+        return None
 
 
 def _sha256(path: Path) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import Any
 
+from inference.errors import DataInvalid
 from scoring.files import FileItem, folder_of
 from scoring.remote import named
 from scoring.rows import printable
@@ -29,6 +30,9 @@ class Lines:
     """
 
     def __init__(self, stream: BufferedIOBase | None = None, *, null: bool = False) -> None:
+        """Raises DataInvalid when standard input is closed."""
+        if stream is None and sys.stdin is None:
+            raise DataInvalid("standard input is closed; give it the paths, or name another source")
         buffered: Any = sys.stdin.buffer if stream is None else stream
         # Unbuffered: a thread that waits in a buffered read could not be left behind.
         self._stream = getattr(buffered, "raw", buffered)

@@ -1,6 +1,7 @@
 """Pictures at fsspec addresses: s3://, gs://, http://, memory:// and whatever else fsspec knows."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,13 +47,20 @@ def opened(location: str) -> Iterator[BinaryIO]:
             knock(system, path)
             file = _Watched(location, system.open(path, "rb"))
         else:
-            file = open(location, "rb")  # noqa: SIM115, PTH123 – closed below
+            file = _opened_here(location)
     except PetalpawError:
         raise
     except Exception as error:  # every service has exceptions of its own
         raise unreachable(location, error) from error
     with file:
         yield file
+
+
+def _opened_here(location: str) -> BinaryIO:
+    """Raises OSError, and DataInvalid for a pipe, whose writer may never come."""
+    if stat.S_ISFIFO(os.stat(location).st_mode):  # noqa: PTH116 – as in files.py
+        raise DataInvalid(f"{printable(location)} is a pipe, and would be read twice; write it to a file")
+    return open(location, "rb")  # noqa: PTH123 – as in files.py
 
 
 class _Watched:

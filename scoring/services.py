@@ -55,6 +55,8 @@ def file_system(address: str) -> tuple[Any, str]:
         raise PackageMissing(f"{printable(address)} needs a package ({error}); install petalpaw[remote]") from error
     except ValueError as error:
         raise DataInvalid(f"{printable(address)} is no address that can be read ({error})") from error
+    except OSError as error:  # the archive of a chain
+        raise DataInvalid(f"{printable(address)} cannot be read ({reason_of(error)}); check the address") from error
     if speaks(found[0], "s3"):
         # botocore asks again, and s3fs asks botocore again: five times five times 15 seconds were too much.
         found[0].retries = 2
@@ -112,6 +114,8 @@ def is_answer(error: Exception) -> bool:
     """Whether a server said this, and not that it cannot just now."""
     said_no = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
     if said_no or str(error).startswith("Forbidden"):  # Google's client has no PermissionError
+        return True
+    if type(error) is ValueError or type(error).__name__ == "InvalidURL":  # the address makes no sense to the client
         return True
     status = error.status if hasattr(error, "status") else getattr(error, "code", None)  # aiohttp's, gcsfs's
     response = getattr(error.__cause__, "response", None)  # botocore's

@@ -1,9 +1,12 @@
 """Tar shards, as WebDataset lays them out: members that end like a picture are inputs, the others belong to them."""
 
+import bz2
+import gzip
+import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from lzma import LZMAError
 from tarfile import ReadError
@@ -27,6 +30,11 @@ _MAX_HEADERS = 2**20
 """Bytes of one member's headers at most, long names and pax records included: tarfile reads and keeps them whole."""
 
 _CHUNK = 2**16
+
+_COMPRESSIONS: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+"""How files begin that are compressed."""
+
+_MAGIC_LENGTH = max(map(len, _COMPRESSIONS))
 
 
 def is_shard(location: str) -> bool:
@@ -102,7 +110,9 @@ class Shard:
             version = version_of(self._location)
             try:
                 tar = tarfile.open(  # noqa: SIM115 – holds nothing
-                    fileobj=file, mode="r:" if self._plain else "r|*", tarinfo=_Member
+                    fileobj=file if self._plain else _unpacked(file),
+                    mode="r:" if self._plain else "r|",
+                    tarinfo=_Member,
                 )
             except _DAMAGES as error:
                 raise DataInvalid(f"{self.description} is no tar file that can be read ({error})") from error
@@ -147,7 +157,37 @@ def _members(tar: tarfile.TarFile, seekable: bool) -> Iterator[tarfile.TarInfo]:
         try:
             member = _Member.fromtarfile(tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end mark
+            _expect_zeros(tar.fileobj)
             return
+
+
+def _expect_zeros(file: Any) -> None:
+    """What may follow the end mark. Raises tarfile.ReadError for anything else, which would be lost in silence."""
+    while chunk := file.read(_CHUNK):
+        if chunk.strip(b"\0"):
+            raise ReadError("it goes on behind its end; archives that were joined have to be named each by itself")
+
+
+def _unpacked(file: Any) -> Any:
+    """What a compressed file holds, several times compressed one after the other too, which tarfile's own does not."""
+    begun = _Begun(file)
+    for magic, unpack in _COMPRESSIONS.items():
+        if begun.head.startswith(magic):
+            return unpack(begun)
+    return begun
+
+
+class _Begun:
+    """A file that need not seek, whose beginning was looked at."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.head: bytes = file.read(_MAGIC_LENGTH)
+
+    def read(self, size: int) -> bytes:
+        """As the file's, the beginning first."""
+        data, self.head = self.head[:size], self.head[size:]
+        return data or self._file.read(size)
 
 
 def _pass_over(tar: tarfile.TarFile) -> None:

@@ -69,6 +69,8 @@ class FileSink:
         restart: bool = False,
     ) -> None:
         """Raises OutputUnwritable: an unknown format, or a file that exists and is not to be replaced."""
+        if not path.name:
+            raise OutputUnwritable(f"{str(path)!r} names no file; choose another output")
         self.path = path
         self.folder = path.with_name(path.name + PARTS)
         self._name = format_of(path, format)
@@ -154,6 +156,10 @@ class FileSink:
     def _refuse_existing(self) -> None:
         if self.path.is_dir():
             raise OutputUnwritable(f"{self.path} is a folder; choose another output")
+        if self.path.exists() and not self.path.is_file():
+            raise OutputUnwritable(
+                f"{self.path} is a device or a pipe, which no file may replace; choose another output"
+            )
         if not self._overwrite and self.path.exists():
             raise OutputUnwritable(f"{self.path} exists already; choose another output or add --overwrite")
 
@@ -173,7 +179,9 @@ class StreamSink:
     resumable = False
 
     def __init__(self, format: str = "jsonl", stream: BinaryIO | None = None) -> None:  # noqa: A002
-        """Raises OutputUnwritable for an unknown format, or one that is no text."""
+        """Raises OutputUnwritable for an unknown format, one that is no text, and a closed standard output."""
+        if stream is None and sys.stdout is None:
+            raise OutputUnwritable("standard output is closed; name a file with --output")
         self.place = "standard output" if stream is None else "the stream"
         self._own = stream is None
         self._stream = sys.stdout.buffer if stream is None else stream

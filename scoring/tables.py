@@ -227,7 +227,16 @@ def _parquet(location: str) -> Iterator[Any]:
             with pq.ParquetFile(file) as table:
                 yield table
         except ArrowException as error:
-            raise DataInvalid(f"{printable(location)} is damaged or no Parquet file ({error})") from error
+            raise _damaged(location, error) from error
+        except OSError as error:
+            if error.errno is not None:  # else Arrow's own, of a page that makes no sense
+                raise
+            raise _damaged(location, error) from error
+
+
+def _damaged(location: str, error: Exception) -> DataInvalid:
+    words = " ".join(str(error).split())
+    return DataInvalid(f"{printable(location)} is damaged or no Parquet file ({words}); write it again")
 
 
 def _embedded(index: int, where: str, value: str) -> Item:

@@ -62,6 +62,31 @@ def test_everything_at_once(start: Start, tmp_path: Path) -> None:
     assert "failed (16.1%): 5" in err
 
 
+@pytest.mark.parametrize(
+    ("closed", "source", "status", "says"),
+    [
+        ("<&-", "-", 3, "standard input is closed"),
+        (">&-", "photos", 3, "standard output is closed; name a file with --output"),
+        ("2>&- <&-", "photos -o out.csv", 1, ""),
+    ],
+)
+def test_closed_streams(
+    repository: Repository, photos: Path, tmp_path: Path, closed: str, source: str, status: int, says: str
+) -> None:
+    command = f"exec {sys.executable} -m petalpaw score {source} --model colours --models {repository.root} {closed}"
+    run = subprocess.run(
+        ["bash", "-c", command],
+        cwd=photos.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, says in run.stderr, "Traceback" in run.stderr) == (status, True, False), run.stderr
+    assert (tmp_path / "out.csv").exists() == ("out.csv" in source)
+
+
 def test_paths_on_standard_input(start: Start, tmp_path: Path, picture: Callable[..., bytes]) -> None:
     (tmp_path / "two\nlines.jpg").write_bytes(picture())
     status, out, _ = ended(start("-", "--null"), b"photos/00.jpg\0two\nlines.jpg\0gone.jpg\0")

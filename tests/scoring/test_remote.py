@@ -18,6 +18,7 @@ import pytest
 from inference.classifier import Classifier
 from inference.errors import DataInvalid, ImageUnreadable, PackageMissing, SourceGone
 from scoring import remote
+from scoring.arguments import source_of
 from scoring.local import LocalEngine
 from scoring.remote import Remote, RemoteItem
 from scoring.scorer import Scorer
@@ -270,6 +271,22 @@ def test_server_that_never_was(tmp_path: Path, serve: Serve) -> None:
             list(Remote(named))
     with pytest.raises(DataInvalid, match="check the path or address"):
         Shard(f"{address}/a.tar")
+
+
+def test_archive_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataInvalid, match=r"cannot be read \(no such file\); check the address"):
+        RemoteItem(0, f"zip://a.jpg::{tmp_path}/none.zip").read()
+
+
+def test_pattern_of_shards_on_a_server_that_never_was() -> None:
+    with pytest.raises(DataInvalid, match=r"^http://127.0.0.1:1/\*.tar cannot be read \(.*check the path or address"):
+        source_of(["http://127.0.0.1:1/*.tar"])
+
+
+def test_address_that_makes_no_sense_is_not_taken_for_a_silent_server() -> None:
+    with pytest.raises(ImageUnreadable) as raised:
+        RemoteItem(0, "http://[::1").read()
+    assert raised.value.code == "image_unreadable"
 
 
 def test_folder_that_went_away(memory: Any) -> None:

@@ -118,6 +118,19 @@ def test_inputs_that_were_not_scored_yet_may_change(classifier: Classifier, phot
     assert stopped.read_bytes() == undisturbed(classifier, photos)
 
 
+@pytest.mark.parametrize(
+    "damage", [{"rows": None}, {"rows": -4}, {"rows": "many"}, {"errors": [1]}, {"inputs": 7}, {"sha256": None}]
+)
+def test_a_line_that_is_no_parts_is_scored_again(
+    classifier: Classifier, photos: Path, stopped: Path, damage: dict[str, Any]
+) -> None:
+    journal = Path(f"{stopped}.parts/journal.jsonl")
+    head, first, second, *rest = journal.read_text().splitlines()
+    journal.write_text("\n".join([head, first, json.dumps({**json.loads(second), **damage}), *rest, ""]))
+    assert go_on(classifier, photos, stopped).resumed == 4
+    assert stopped.read_bytes() == undisturbed(classifier, photos)
+
+
 def test_restart_drops_what_there_was(classifier: Classifier, photos: Path, stopped: Path) -> None:
     summary = go_on(classifier, photos, stopped, Settings(top_k=1), restart=True)
     assert (summary.rows, summary.resumed) == (30, 0)

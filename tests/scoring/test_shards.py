@@ -1,7 +1,10 @@
 """Tar shards: every picture once, in the shard's order; a shard that is cut says so."""
 
+import bz2
 import gzip
 import io
+import lzma
+import os
 import pickle
 import random
 import tarfile
@@ -109,6 +112,35 @@ def test_shard_cut_in_half(tmp_path: Path, ending: str, mode: str) -> None:
         except ImageError:
             assert item is items[-1]
     assert outcome(last) == "image_unreadable"
+
+
+@pytest.mark.parametrize(("ending", "mode"), KINDS)
+def test_joined_archives_are_told(tmp_path: Path, ending: str, mode: str) -> None:
+    """Of `cat a.tar b.tar` the second would be lost in silence: tar itself ends with the first."""
+    one = save(tmp_path / f"a.{ending}", mode).read_bytes()
+    (tmp_path / f"two.{ending}").write_bytes(one * 2)
+    *items, last = Shard(str(tmp_path / f"two.{ending}"))
+    assert [item.read() for item in items] == [MEMBERS[name] for name in PICTURES]
+    with pytest.raises(
+        ImageUnreadable, match=r"after 005\.json \(it goes on behind its end; archives that were joined"
+    ):
+        last.read()
+
+
+@pytest.mark.parametrize(("ending", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_compressed_in_pieces(tmp_path: Path, ending: str, compress: Callable[[bytes], bytes]) -> None:
+    """As bgzip and parallel compressors write: one archive, of several compressed pieces."""
+    content = save(tmp_path / "s.tar").read_bytes()
+    pieces = [compress(content[begin : begin + 3000]) for begin in range(0, len(content), 3000)]
+    (tmp_path / f"s.tar.{ending}").write_bytes(b"".join(pieces))
+    items = list(Shard(str(tmp_path / f"s.tar.{ending}")))
+    assert [item.read() for item in items] == [MEMBERS[name] for name in PICTURES]
+
+
+def test_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s.tar")
+    with pytest.raises(DataInvalid, match="is a pipe, and would be read twice"):
+        Shard(str(tmp_path / "s.tar"))
 
 
 def test_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:

@@ -238,3 +238,11 @@ def test_standard_output_that_takes_no_more(shell: str, reason: str) -> None:
     assert done.returncode == 3
     # Nothing else is printed, at exit either.
     assert done.stderr == f"standard output takes no more rows ({reason}); read it to its end or write to a file\n"
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(OutputUnwritable, match="is a device or a pipe, which no file may replace"):
+        FileSink(tmp_path / "pipe.csv", overwrite=True)
+    with pytest.raises(OutputUnwritable, match=r"'\.' names no file"):
+        FileSink(Path())
