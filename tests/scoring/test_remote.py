@@ -275,7 +275,7 @@ def test_server_that_never_was(tmp_path: Path, serve: Serve) -> None:
 
 def test_archive_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataInvalid, match=r"cannot be read \(no such file\); check the address"):
-        RemoteItem(0, f"zip://a.jpg::{tmp_path}/none.zip").read()
+        RemoteItem(0, f"zip://a.jpg::file://{tmp_path}/none.zip").read()
 
 
 def test_pattern_of_shards_on_a_server_that_never_was() -> None:
