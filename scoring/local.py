@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from inference.budget import Budget
-from inference.errors import ParameterInvalid
+from inference.errors import ParameterInvalid, SourceGone
 from scoring.rows import Row
 from scoring.scorer import Prepared, Read, Scorer
 from scoring.sources import Item
@@ -95,6 +95,7 @@ def in_order(
     under_way: SimpleQueue[Future[Outcome] | None] = SimpleQueue()
     source = Guarded(items)
     ended, submitting = threading.Event(), threading.Lock()
+    read = _Reader()
 
     def take() -> None:
         """Put items under way, each when it has its place, until there are no more or `stop` is set."""
@@ -104,7 +105,7 @@ def in_order(
             with submitting:
                 if ended.is_set():
                     return
-                outcome = computing.submit(work, item, reading.submit(item.read).result)
+                outcome = computing.submit(work, item, reading.submit(read, item).result)
             outcome.add_done_callback(lambda _: room.release())
             under_way.put(outcome)
             if stop.is_set() and (item.id + 1) % multiple == 0:
@@ -132,6 +133,22 @@ def in_order(
         wait = finished or not stop.is_set()
         computing.shutdown(wait=wait, cancel_futures=True)
         reading.shutdown(wait=wait, cancel_futures=True)
+
+
+class _Reader:
+    """Reads items. Of a source that went away nothing more is asked: what comes later ends as what found it gone."""
+
+    def __init__(self) -> None:
+        self._gone: SourceGone | None = None
+
+    def __call__(self, item: Item) -> bytes:
+        if self._gone is not None:
+            raise self._gone
+        try:
+            return item.read()
+        except SourceGone as error:
+            self._gone = error
+            raise
 
 
 def _until_idle(

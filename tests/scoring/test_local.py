@@ -14,7 +14,7 @@ import pytest
 
 from inference.budget import Budget
 from inference.classifier import Classifier
-from inference.errors import ImageError, ImageUnreadable, ParameterInvalid
+from inference.errors import ImageError, ImageUnreadable, ParameterInvalid, SourceGone
 from inference.prediction import Logits
 from inference.preprocessing import Crop
 from scoring.files import Files
@@ -211,6 +211,20 @@ class Gauge:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self.now -= 1
+
+
+def test_source_that_went_away_is_asked_no_more(classifier: Classifier, inputs: Any) -> None:
+    """Each asking may take a minute: those that are under way are the last."""
+    asked: list[int] = []
+
+    def away() -> bytes:
+        asked.append(1)
+        time.sleep(0.2)
+        raise SourceGone("away")
+
+    with pytest.raises(SourceGone, match="away"):
+        list(engine(classifier, streams=2).rows(inputs(*[away] * 200)))
+    assert len(asked) <= READING_THREADS
 
 
 def test_empty_source(classifier: Classifier) -> None:
