@@ -7,10 +7,11 @@ normalise) and a DataLoader, trains in float32 with SGD, and reads loss, top-1 a
 torchvision's script does; it gets the best of its numbers of worker processes. Ours is `petalpaw train`'s own code on a
 recipe that asks for the same: the same network, photos, batch, crops and optimizer, no label smoothing, no averaging.
 
-A round is one epoch over the same photos, starting of loader processes included; validation and checkpoints are not.
-Wall time counts, so nothing else may run on the machine. With --cpu-time the process's own CPU seconds count instead,
-one thread on one core loads and trains, and a machine that others use will do. The variants take turns within each
-round; trials of the reference come first and warm up. Medians are printed as Markdown.
+A round is one epoch over the same photos by a fresh network in a process of its own, since how memory is allocated is
+a process's setting; starting of loader processes is included, validation and checkpoints are not. Wall time counts, so
+nothing else may run on the machine. With --cpu-time the process's own CPU seconds count instead, one thread on one core
+loads and trains, and a machine that others use will do. The variants take turns within each round; trials of the
+reference come first and warm up. Medians are printed as Markdown.
 """
 
 import argparse
@@ -21,7 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -33,6 +37,7 @@ from torchvision import models
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from inference import memory
 from inference.budget import whole_cores
 from inference.preprocessing import Preprocessing
 from training.compute import Compute
@@ -54,8 +59,8 @@ REFERENCE, OURS = "reference", "ours as shipped"
 VALIDATION_PER_CLASS = 2
 
 Clock = Callable[[], float]
-Round = Callable[[], float]
-"""Trains one epoch and gives its photos per second."""
+Loop = Callable[[], float]
+"""Trains one epoch and gives its photos per second; goes to another process."""
 
 
 @contextmanager
@@ -73,8 +78,13 @@ def photos_of(source: Path, photos: int) -> Iterator[Path]:
         yield root
 
 
-def reference(data: Path, size: int, workers: int, clock: Clock, channels_last: bool = False) -> Round:
-    """The reference's loop with its own network, which is trained on from round to round."""
+def reference(
+    data: Path, size: int, workers: int, clock: Clock, channels_last: bool = False, kept: bool = False
+) -> float:
+    """An epoch of the reference's loop with its own network. `kept`: with the memory that a step has freed."""
+    torch.set_num_threads(whole_cores())
+    if kept:
+        memory.keep()
     normalization = Normalization()
     preset = v2.Compose(
         [
@@ -92,24 +102,20 @@ def reference(data: Path, size: int, workers: int, clock: Clock, channels_last: 
         network = network.to(memory_format=torch.channels_last)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), RATE, momentum=MOMENTUM, weight_decay=DECAY)
-
-    def one_epoch() -> float:
-        network.train()
-        sums = torch.zeros(3, dtype=torch.float64)
-        began = clock()
-        for step, (images, targets) in enumerate(loader):
-            inputs = images.contiguous(memory_format=torch.channels_last) if channels_last else images
-            output = network(inputs)
-            loss = criterion(output, targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            sums += torch.tensor([loss.item(), *accuracies(output, targets)], dtype=torch.float64)
-            if step % 10 == 0:
-                print(f"  step {step}: " + " ".join(f"{value / (step + 1):.3f}" for value in sums), flush=True)
-        return len(loader) * BATCH / (clock() - began)
-
-    return one_epoch
+    network.train()
+    sums = torch.zeros(3, dtype=torch.float64)
+    began = clock()
+    for step, (images, targets) in enumerate(loader):
+        inputs = images.contiguous(memory_format=torch.channels_last) if channels_last else images
+        output = network(inputs)
+        loss = criterion(output, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        sums += torch.tensor([loss.item(), *accuracies(output, targets)], dtype=torch.float64)
+        if step % 10 == 0:
+            print(f"  step {step}: " + " ".join(f"{value / (step + 1):.3f}" for value in sums), file=sys.stderr)
+    return len(loader) * BATCH / (clock() - began)
 
 
 @torch.inference_mode()
@@ -143,17 +149,30 @@ def recipe_of(size: int, **changes: object) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def ours(data: Path, recipe: Recipe, clock: Clock, workers: int | None = None, cache_bytes: int = CACHE_BYTES) -> Round:
+def ours(
+    data: Path,
+    recipe: Recipe,
+    clock: Clock,
+    workers: int | None = None,
+    cache_bytes: int = CACHE_BYTES,
+    kept: bool = True,
+) -> float:
     """A run of the recipe; what its history says of the epoch."""
+    # The epoch is timed by the training code itself.
+    timer = SimpleNamespace(perf_counter=clock)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(patch("training.meter.time", timer))
+        if not kept:
+            stack.enter_context(patch("inference.memory.keep"))
+        train(recipe, data, None, Path(folder) / "run", device="cpu", workers=workers, cache_bytes=cache_bytes)
+        return read_history(Path(folder) / "run" / HISTORY)[0].images_per_second
 
-    def one_epoch() -> float:
-        # The epoch is timed by the training code itself.
-        timer = SimpleNamespace(perf_counter=clock)
-        with tempfile.TemporaryDirectory() as folder, patch("training.meter.time", timer):
-            train(recipe, data, None, Path(folder) / "run", device="cpu", workers=workers, cache_bytes=cache_bytes)
-            return read_history(Path(folder) / "run" / HISTORY)[0].images_per_second
 
-    return one_epoch
+def alone(loop: Loop) -> float:
+    """What a loop gives in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(loop).result()
 
 
 def start_up(data: Path, recipe: Recipe, clock: Clock) -> float:
@@ -164,33 +183,37 @@ def start_up(data: Path, recipe: Recipe, clock: Clock) -> float:
         return clock() - began
 
 
-def variants_of(data: Path, size: int, workers: int, alone: bool) -> dict[str, Round]:
-    """The reference, ours as shipped, and what each step of the way is worth; `alone`: one thread loads and trains."""
-    clock, ours_workers = (time.process_time, 0) if alone else (time.perf_counter, None)
+def variants_of(data: Path, size: int, workers: int, single: bool) -> dict[str, Loop]:
+    """The reference, ours as shipped, and what each step of the way is worth; `single`: one thread loads and trains."""
+    clock, ours_workers = (time.process_time, 0) if single else (time.perf_counter, None)
     shipped = recipe_of(size)
     is_bf16 = Compute.plan("cpu", shipped).dtype == torch.bfloat16
     used, other = ("bf16", "fp32") if is_bf16 else ("fp32", "bf16")
-    variants = {
-        REFERENCE: reference(data, size, workers, clock),
-        OURS: ours(data, shipped, clock, ours_workers),
-        f"ours in {other} instead of {used}": ours(data, recipe_of(size, precision=other), clock, ours_workers),
-        "ours, channels_last: false": ours(data, recipe_of(size, channels_last=False), clock, ours_workers),
-        "ours, nothing kept decoded": ours(data, shipped, clock, ours_workers, cache_bytes=0),
-        "the reference with channels-last": reference(data, size, workers, clock, channels_last=True),
+    variants: dict[str, Loop] = {
+        REFERENCE: partial(reference, data, size, workers, clock),
+        OURS: partial(ours, data, shipped, clock, ours_workers),
+        f"ours in {other} instead of {used}": partial(
+            ours, data, recipe_of(size, precision=other), clock, ours_workers
+        ),
+        "ours, memory given back": partial(ours, data, shipped, clock, ours_workers, kept=False),
+        "ours, nothing kept decoded": partial(ours, data, shipped, clock, ours_workers, cache_bytes=0),
+        "the reference with channels-last": partial(reference, data, size, workers, clock, channels_last=True),
+        "the same, memory kept": partial(reference, data, size, workers, clock, channels_last=True, kept=True),
     }
-    return variants if alone else variants | {"ours, loaded by the training process": ours(data, shipped, clock, 0)}
+    return variants if single else variants | {"ours, no loader process": partial(ours, data, shipped, clock, 0)}
 
 
 def measure(data: Path, size: int, names: list[str] | None, options: argparse.Namespace) -> None:
     """Print the table of one crop size; `names` are the variants to run, None: all."""
     clock = time.process_time if options.cpu_time else time.perf_counter
-    trials = {workers: reference(data, size, workers, clock)() for workers in ((0,) if options.cpu_time else (0, 1, 2))}
+    tried_workers = (0,) if options.cpu_time else (0, 1, 2)
+    trials = {number: alone(partial(reference, data, size, number, clock)) for number in tried_workers}
     workers = max(trials, key=lambda number: trials[number])
     variants = variants_of(data, size, workers, options.cpu_time)
     rates: dict[str, list[float]] = {name: [] for name in names or variants}
     for _ in range(options.rounds):
         for name, found in rates.items():
-            found.append(variants[name]())
+            found.append(alone(variants[name]))
             print(f"crops of {size}, {name}: {found[-1]:.1f} photos/s", file=sys.stderr, flush=True)
     tried = ", ".join(f"{number}: {rate:.1f}" for number, rate in trials.items())
     print(f"\n## Crops of {size}\nThe reference has {workers} workers (photos/s in one round by workers: {tried}).\n")
@@ -216,7 +239,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.cpu_time and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    torch.set_num_threads(whole_cores())
     with photos_of(options.data, options.photos) as data:
         for index, size in enumerate(options.sizes):
             measure(data, size, [REFERENCE, OURS] if index else options.loops, options)

@@ -1,4 +1,4 @@
-"""Memory: what the control group grants and has taken by force, and what the C library keeps after it was freed."""
+"""Memory: what the control group grants and has taken by force, and what the C library does with freed blocks."""
 
 import contextlib
 import ctypes
@@ -9,6 +9,8 @@ from pathlib import Path
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _EVENTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 _UNLIMITED = 1 << 60
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+"""Parameters of glibc's mallopt (malloc.h)."""
 
 
 def limit(paths: Sequence[Path] = _LIMITS) -> int | None:
@@ -33,3 +35,14 @@ def trim() -> None:
     """Give freed memory back to the system, where the C library can (glibc): by itself it keeps most of a model."""
     if sys.platform == "linux" and (give_back := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         give_back(0)
+
+
+def keep() -> None:
+    """Have the C library (glibc) keep what is freed, for what is allocated next, whatever its size.
+
+    By itself it takes every large block fresh from the system and gives it back at once. The kernel zeroes its pages
+    anew each time, which is half the time of a training step on two threads. Peaks grow, by a fifth where measured.
+    """
+    if sys.platform == "linux" and (option := getattr(ctypes.CDLL(None), "mallopt", None)):
+        option(_MMAP_MAX, 0)
+        option(_TRIM_THRESHOLD, -1)  # as its unsigned value: never

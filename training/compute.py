@@ -14,7 +14,7 @@ from lightning_fabric.plugins import MixedPrecision, Precision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
-from inference import torchrun
+from inference import memory, torchrun
 from inference.budget import whole_cores
 from inference.errors import DeviceUnavailable, RecipeInvalid
 from training.processes import Processes
@@ -34,7 +34,8 @@ class Compute:
 
     @classmethod
     def plan(cls, device: str, recipe: Recipe) -> "Compute":
-        """`device` is auto, cpu or cuda; auto takes a GPU where torch sees one. Sets PyTorch's threads to the budget.
+        """`device` is auto, cpu or cuda; auto takes a GPU where torch sees one. Sets PyTorch's threads to the budget,
+        and on a CPU has the process keep the memory that a step has freed.
 
         Raises DeviceUnavailable when cuda is demanded and absent, RecipeInvalid for fp16 on a CPU.
         """
@@ -46,6 +47,8 @@ class Compute:
         # PyTorch counts the host's cores; a container's share of them may be smaller.
         torch.set_num_threads(max(1, whole_cores() // torchrun.local_processes()))
         kind: Literal["cpu", "cuda"] = "cuda" if has_cuda and device != "cpu" else "cpu"
+        if kind == "cpu":
+            memory.keep()
         if recipe.precision == "fp16" and kind == "cpu":
             raise RecipeInvalid("precision: fp16 trains on CUDA only; choose auto, bf16 or fp32 for a CPU")
         dtype = _dtype(recipe.precision, kind)

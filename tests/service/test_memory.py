@@ -1,3 +1,6 @@
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -5,6 +8,8 @@ import pytest
 from inference import memory
 from inference.errors import MemoryShort
 from service import launch
+
+ROOT = Path(__file__).parents[2]
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -50,3 +55,27 @@ def test_kills_are_reported_where_a_limit_explains_them(
     monkeypatch.setattr(memory, "limit", lambda: 300_000_000)
     launch.report_kills()
     assert "killed 2 process(es) of this container, for which 300 MB" in caplog.text
+
+
+_FAULTS = """
+import resource, sys
+from inference import memory
+if sys.argv[1:]:
+    memory.keep()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+b"x" * (64 << 20)  # not yet counted
+before = faults()
+for _ in range(10):
+    b"x" * (64 << 20)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such choice")
+def test_kept_memory_is_not_taken_anew() -> None:
+    def faults(*arguments: str) -> int:
+        command = [sys.executable, "-c", _FAULTS, *arguments]
+        return int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout)
+
+    assert faults("keep") < faults() / 10

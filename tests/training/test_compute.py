@@ -23,3 +23,12 @@ def test_a_cpu_trains_in_bf16_only_with_tiles_for_it(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     assert Compute.plan("cpu", make_recipe(precision="auto")).dtype == dtype
     assert Compute.plan("cpu", make_recipe(precision="bf16")).dtype == torch.bfloat16
+
+
+def test_on_a_cpu_a_step_takes_the_memory_of_the_one_before(
+    make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr("inference.memory.keep", lambda: kept.append(True))
+    Compute.plan("cpu", make_recipe())
+    assert kept == [True]
