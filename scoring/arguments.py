@@ -12,6 +12,7 @@ from scoring.remote import Remote
 from scoring.remote import matches as remote_matches
 from scoring.services import is_address
 from scoring.shards import Shard, is_shard
+from scoring.sinks import PARTS
 from scoring.sources import Several, Source
 from scoring.tables import Table, is_table
 
@@ -42,7 +43,7 @@ def source_of(
 
 
 def refuse_one_file_twice(arguments: Sequence[str], *, output: Path | None, summary: Path | None) -> None:
-    """Raises ParameterInvalid where output, summary and a source are one file, which writing would destroy.
+    """Raises ParameterInvalid where output (or its parts), summary and a source are one: writing would destroy it.
 
     Raises OutputUnwritable where one to be written is an address.
     """
@@ -55,6 +56,8 @@ def refuse_one_file_twice(arguments: Sequence[str], *, output: Path | None, summ
         if _file(path) in taken:
             raise ParameterInvalid(f"{option} names {path}, which is {taken[_file(path)]}; choose another file")
         taken[_file(path)] = "the file of --output"
+    if output and summary and _file(summary.parent) == _file(f"{output}{PARTS}"):
+        raise ParameterInvalid(f"--summary names {summary}, among the parts of an unfinished --output; choose another")
 
 
 def refuse_address(option: str, path: Path) -> None:
