@@ -25,9 +25,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from multiprocessing import get_context, set_start_method
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 from unittest.mock import patch
 
 import torch
@@ -60,7 +61,9 @@ VALIDATION_PER_CLASS = 2
 
 Clock = Callable[[], float]
 Loop = Callable[[], float]
-"""Trains one epoch and gives its photos per second; goes to another process."""
+"""Trains one epoch and gives its photos per second."""
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -169,9 +172,9 @@ def ours(
         return read_history(Path(folder) / "run" / HISTORY)[0].images_per_second
 
 
-def alone(loop: Loop) -> float:
-    """What a loop gives in a process of its own, whose loader processes start as those of a program do."""
-    with ProcessPoolExecutor(1, get_context("spawn"), set_start_method, (None, True)) as process:
+def alone(loop: Callable[[], T]) -> T:
+    """What a loop gives in a process of its own. Forked, for loader processes to start as a program's do."""
+    with ProcessPoolExecutor(1, get_context("fork")) as process:
         return process.submit(loop).result()
 
 
@@ -187,7 +190,7 @@ def variants_of(data: Path, size: int, workers: int, single: bool) -> dict[str, 
     """The reference, ours as shipped, and what each step of the way is worth; `single`: one thread loads and trains."""
     clock, ours_workers = (time.process_time, 0) if single else (time.perf_counter, None)
     shipped = recipe_of(size)
-    is_bf16 = Compute.plan("cpu", shipped).dtype == torch.bfloat16
+    is_bf16 = alone(partial(_trains_in_bf16, shipped))
     used, other = ("bf16", "fp32") if is_bf16 else ("fp32", "bf16")
     variants: dict[str, Loop] = {
         REFERENCE: partial(reference, data, size, workers, clock),
@@ -201,6 +204,10 @@ def variants_of(data: Path, size: int, workers: int, single: bool) -> dict[str, 
         "the same, memory kept": partial(reference, data, size, workers, clock, channels_last=True, kept=True),
     }
     return variants if single else variants | {"ours, no loader process": partial(ours, data, shipped, clock, 0)}
+
+
+def _trains_in_bf16(recipe: Recipe) -> bool:
+    return Compute.plan("cpu", recipe).dtype == torch.bfloat16
 
 
 def measure(data: Path, size: int, names: list[str] | None, options: argparse.Namespace) -> None:
@@ -222,7 +229,7 @@ def measure(data: Path, size: int, names: list[str] | None, options: argparse.Na
     for name, found in rates.items():
         middle = statistics.median(found)
         print(f"| {name} | {middle:.1f} | {middle / base:.2f} | {', '.join(f'{rate:.1f}' for rate in found)} |")
-    once = statistics.median(start_up(data, recipe_of(size), clock) for _ in range(3)) / options.photos
+    once = statistics.median(alone(partial(start_up, data, recipe_of(size), clock)) for _ in range(3)) / options.photos
     print(f"\nReading and decoding everything once: {once * 1000:.1f} ms a photo. Ours to the reference, that counted:")
     for epochs in (1, *EPOCHS):
         print(f"- over {epochs} epochs: {1 / (1 / shipped + once / epochs) / base:.2f}")
