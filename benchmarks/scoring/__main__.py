@@ -10,7 +10,7 @@ write an answer for each. `command` is measured from start to end of a process, 
     local           the local engine into a CSV file
     loop            `classifier.classify` in a plain loop
     torch           a DataLoader with as many workers as cores and the TorchScript module on batches, as timm's script
-    ray             the cluster engine on Ray processes of this machine, from the first row to the last
+    ray             the cluster engine on Ray processes of this machine, after the first blocks
     command         `petalpaw score`, its start included
     mlserver        `mlserver infer` against a running server whose runtime decodes, with 16 workers; its start included
 
@@ -165,8 +165,11 @@ def torch_loop(module: Any, artifact: Artifact, files: list[Path], output: Path)
 @contextmanager
 def on_ray(artifact: Artifact, photos: Path) -> Iterator[Trial]:
     """The cluster engine here; actors start anew for each run, which the first row waits for."""
-    from scoring.cluster import ClusterEngine
+    from scoring.cluster import BLOCK, ClusterEngine
 
+    in_hand = 2 * whole_cores() * BLOCK
+    if len(list(photos.iterdir())) < 2 * in_hand:
+        sys.exit(f"with Ray, --count is to be {2 * in_hand} or more; --without ray, it may be less")
     began = time.perf_counter()
     with ClusterEngine(artifact, device="cpu") as engine:
         print(f"ray: {time.perf_counter() - began:.1f} s to start and to prove the model", file=sys.stderr)
@@ -178,8 +181,9 @@ def on_ray(artifact: Artifact, photos: Path) -> Iterator[Trial]:
                 if rows == 1:
                     first = time.perf_counter()
                     print(f"ray: {first - start:.1f} s to the first row", file=sys.stderr)
-            # The first block came as a whole: what came after it is what the rest took.
-            return (time.perf_counter() - first) * rows / max(1, rows - 64)
+            # Blocks come in order. With the first one, as many more may be done as actors have in hand: at least the
+            # rest of the pictures took the rest of the time.
+            return (time.perf_counter() - first) * rows / (rows - in_hand)
 
         yield trial
 
