@@ -43,7 +43,8 @@ class ClusterEngine:
     """Scores on a Ray cluster, or on Ray processes of this machine where no address is given.
 
     Every node needs the driver's versions of Petalpaw and Ray, and must reach the inputs: remote addresses, or folders
-    mounted alike. The model is sent to the nodes and verified there.
+    mounted alike. The model is sent to the nodes and verified there. The driver is a spawned process, so a script makes
+    its engine under `if __name__ == "__main__":`.
     """
 
     def __init__(
@@ -70,15 +71,16 @@ class ClusterEngine:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does: the driver is to end in order
         number, log = tempfile.mkstemp(prefix="petalpaw-ray-", suffix=".log")
         os.close(number)
-        self._log: str | None = log
+        self._log = Path(log)
+        self._log_is_named = self._joined = self._used_up = False
         # Not forked: threads of this process may hold locks.
         processes = multiprocessing.get_context("spawn")
         self._pipe, theirs = processes.Pipe()
         order = Order(artifact, settings, address, runtime, device)
         self._driver = processes.Process(target=drive, args=(theirs, log, order), daemon=True)
-        self._driver.start()
-        theirs.close()
         try:
+            self._driver.start()
+            theirs.close()
             self._join(address)
             self.batch_size, self.fingerprint = self._heard()
         except BaseException:
@@ -91,20 +93,25 @@ class ClusterEngine:
     def __exit__(self, *_: object) -> None:
         """Leave the cluster, which ends its actors; one that was started for this run ends as well."""
         with _undisturbed():
-            self._driver.terminate()
-            self._driver.join(ENDING_SECONDS)
-            self._driver.kill()
-            self._driver.join()
+            if self._driver.pid is not None:  # else it never began, as in a script without the guard
+                self._driver.terminate()
+                self._driver.join(ENDING_SECONDS)
+                self._driver.kill()
+                self._driver.join()
             self._pipe.close()
-            if self._log is not None:
-                Path(self._log).unlink(missing_ok=True)
+            if not self._log_is_named:
+                self._log.unlink(missing_ok=True)
 
     def rows(self, items: Iterable[Item], stop: threading.Event | None = None) -> Generator[Row]:
         """One row per input, in order. Raises SourceGone or ClusterUnavailable.
 
         Once `stop` is set, no further block is waited for: the last inputs taken stay without rows. Inputs before an
-        error of `items` itself get theirs.
+        error of `items` itself get theirs. After rows that were closed early or ended by an error of the engine, the
+        driver waits for an answer about them, and this raises RuntimeError.
         """
+        if self._used_up:
+            raise RuntimeError("earlier rows of this ClusterEngine did not come to their end; make another engine")
+        self._used_up = True
         stop = stop or threading.Event()
         source = Guarded(items)
         blocks = _blocks(source)
@@ -116,9 +123,11 @@ class ClusterEngine:
                 else:
                     yield from _rows(said)
                     self._say(not stop.is_set())
+            self._used_up = False
         except ClusterUnavailable:
             if not stop.is_set():  # it may have heard the very signal that set it
                 raise
+            self._log_is_named = False  # nobody is told
         if source.error is not None:
             raise source.error
 
@@ -130,7 +139,7 @@ class ClusterEngine:
                 f"what answers at {address} let nobody join within {JOIN_SECONDS:.0f} s; check that it is the port of "
                 "a Ray cluster's head, by default 6379, and that the cluster is well"
             )
-        self._heard()
+        self._joined = self._heard() is Turn.JOINED
 
     def _say(self, what: Block | bool | None) -> None:
         with suppress(OSError):  # gone: what it said last comes next, or that it ended
@@ -143,10 +152,13 @@ class ClusterEngine:
                 _log.warning(said)
         except (EOFError, OSError) as error:
             self._driver.join(ENDING_SECONDS)
-            log, self._log = self._log, None
+            self._log_is_named = True
+            ended, mended = "the process that drives Ray ended before it joined a cluster", "when that is mended"
+            if self._joined:
+                ended, mended = "the cluster ended, or Ray's processes on this machine did", "when it is back"
             raise ClusterUnavailable(
-                f"the cluster ended, or Ray's processes on this machine did (status {self._driver.exitcode}; {log} has "
-                "Ray's words); when it is back, or with --engine local, run the same command again to go on"
+                f"{ended} (status {self._driver.exitcode}; {self._log} has Ray's words, if any); {mended}, or with "
+                "--engine local, run the same command again to go on"
             ) from error
         if isinstance(said, PetalpawError):
             raise said

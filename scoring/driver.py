@@ -75,7 +75,8 @@ def drive(pipe: "connection.Connection[Any, Any]", log: str, order: Order) -> No
     It says JOINED, the batch size and the fingerprint, then takes blocks and says rows, as `Driver.score` describes. An
     error of ours is said, too. What Ray writes goes to the file `log`; a plain string is a warning for the user.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends this process in order
+    for number in (signal.SIGINT, signal.SIGHUP):  # for the run alone, with which this process ends in order
+        signal.signal(number, signal.SIG_IGN)
     _write_to(log)
     threading.Thread(target=_end_with_parent, args=(log,), daemon=True).start()
     with suppress(KeyboardInterrupt, EOFError, BrokenPipeError), Driver(order) as driver:

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,13 +122,47 @@ def test_a_second_signal_leaves_no_process(
         run.send_signal(number)
         time.sleep(0.1)
         run.send_signal(number)
-        _, messages = run.communicate(timeout=60)
+        _, messages = run.communicate(timeout=120)
     assert run.returncode == 130, messages.decode()
     assert b"Traceback" not in messages
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while cluster.actors():
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, {130}), (signal.SIGHUP, {130, -signal.SIGHUP})])
+def test_a_signal_to_the_driver_as_well_leaves_no_log(
+    cluster: Cluster, many: Path, repository: Repository, tmp_path: Path, number: signal.Signals, status: set[int]
+) -> None:
+    """As a terminal or a supervisor sends it, to the whole group of processes."""
+    here = replace(cluster, environment={**cluster.environment, "TMPDIR": str(tmp_path)})
+    with here.score(repository.root, *MODEL, many) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        driver = driver_of(run)
+        assert len(list(tmp_path.glob("petalpaw-ray-*.log"))) == 1
+        run.send_signal(number)
+        driver.send_signal(number)
+        _, messages = run.communicate(timeout=120)
+    assert run.returncode in status, messages.decode()
+    assert b"petalpaw-ray-" not in messages
+    assert psutil.wait_procs([driver], timeout=60)[1] == []
+    assert list(tmp_path.glob("petalpaw-ray-*.log")) == []
+
+
+def test_an_engine_takes_runs_until_one_is_closed_early(
+    cluster: Cluster, many: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    with ClusterEngine(artifact, address=cluster.address, device="cpu") as engine:
+        assert list(engine.rows([])) == []
+        rows = engine.rows(islice(Files([many]), 100))
+        assert next(rows).id == 0
+        rows.close()
+        with pytest.raises(RuntimeError, match="make another engine"):
+            next(engine.rows([]))
 
 
 def test_a_source_that_goes_away_is_said_as_by_the_local_engine(
@@ -145,17 +180,39 @@ def test_a_source_that_goes_away_is_said_as_by_the_local_engine(
 
 
 def test_a_driver_that_ray_ends_is_told(cluster: Cluster, many: Path, repository: Repository, tmp_path: Path) -> None:
-    """Before the first block, and whatever ends it."""
+    """Before it joined, and whatever ends it."""
     output = tmp_path / "rows.csv"
     with cluster.score(repository.root, *MODEL, many, "--output", output) as run:
         driver_of(run).kill()
-        _, messages = run.communicate(timeout=60)
+        _, messages = run.communicate(timeout=120)
     assert run.returncode == 3, messages.decode()
-    assert b"or Ray's processes on this machine did (status -9; " in messages
+    assert b"the process that drives Ray ended before it joined a cluster (status -9; " in messages
     assert b"run the same command again to go on [cluster_unavailable]" in messages
     assert b"Traceback" not in messages
     assert list(tmp_path.iterdir()) == []
     Path(messages.decode().partition("(status -9; ")[2].partition(" has Ray's words")[0]).unlink()
+
+
+def test_a_script_without_its_guard_is_told(cluster: Cluster, repository: Repository, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from inference.repository import Repository\n"
+        "from scoring.cluster import ClusterEngine\n"
+        f"ClusterEngine(Repository(Path({str(repository.root)!r})).open('colours'), address={cluster.address!r})\n"
+    )
+    run = subprocess.run(
+        (sys.executable, script),
+        env={**cluster.environment, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "the process that drives Ray ended before it joined a cluster (status 1; " in run.stderr
+    logs = list(tmp_path.glob("petalpaw-ray-*.log"))
+    assert len(logs) == 1  # the one that the message names
+    assert str(logs[0]) in run.stderr
 
 
 def test_a_run_that_is_killed_leaves_no_process(cluster: Cluster, many: Path, repository: Repository) -> None:
@@ -165,7 +222,7 @@ def test_a_run_that_is_killed_leaves_no_process(cluster: Cluster, many: Path, re
         left = [driver_of(run), *cluster.actors()]
         run.kill()
         run.communicate()
-    assert psutil.wait_procs(left, timeout=30)[1] == []
+    assert psutil.wait_procs(left, timeout=60)[1] == []
 
 
 def test_what_is_no_cluster_is_not_waited_for(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +258,7 @@ def test_nodes_that_would_give_other_rows_end_the_run(classifier: Classifier) ->
 
 def driver_of(run: "subprocess.Popen[bytes]") -> psutil.Process:
     """The process that drives Ray for a run, as soon as it is there."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while True:
         for each in psutil.Process(run.pid).children():
             if "spawn_main" in " ".join(each.cmdline()):

@@ -34,16 +34,16 @@ def lost(cluster: Cluster, root: Path, photos: Path, output: Path) -> None:
         assert len(victims) == 3
         for each in victims:
             each.kill()
-        _, messages = run.communicate(timeout=30)
+        _, messages = run.communicate(timeout=120)
     assert run.returncode == 3, messages.decode()
     assert b"petalpaw: the cluster ended, or Ray's processes on this machine did (status 1; " in messages
     assert b"run the same command again to go on [cluster_unavailable]" in messages
     assert b"Traceback" not in messages
-    assert psutil.wait_procs(own, timeout=10)[1] == []
+    assert psutil.wait_procs(own, timeout=60)[1] == []
     Path(messages.decode().partition("(status 1; ")[2].partition(" has Ray's words")[0]).unlink()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_a_cluster_that_ends_is_said_and_the_run_goes_on(
     tmp_path: Path, repository: Repository, classifier: Classifier, picture: Callable[..., bytes]
 ) -> None:
@@ -59,9 +59,9 @@ def test_a_cluster_that_ends_is_said_and_the_run_goes_on(
         cluster.environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"
         lost(cluster, repository.root, photos, output)
         again = cluster.score(repository.root, *MODEL, photos, "--output", output)
-        _, messages = again.communicate(timeout=60)
+        _, messages = again.communicate(timeout=120)
         assert (again.returncode, b"no Ray cluster answers at" in messages) == (3, True), messages.decode()
     arguments = ("score", photos, *MODEL, "--models", repository.root, "--output", output)
-    gone_on = python("-m", "petalpaw", *map(str, arguments), timeout=60)
+    gone_on = python("-m", "petalpaw", *map(str, arguments))
     assert (gone_on.returncode, "of earlier runs" in gone_on.stderr) == (0, True), gone_on.stderr
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
