@@ -41,7 +41,7 @@ def keep() -> None:
     """Have the C library (glibc) keep what is freed, for what is allocated next, whatever its size.
 
     By itself it takes every large block fresh from the system and gives it back at once. The kernel zeroes its pages
-    anew each time, which is half the time of a training step on two threads. Peaks grow, by a fifth where measured.
+    anew each time, a third of a training step on two threads. Peaks grow, by a fifth where measured.
     """
     if sys.platform == "linux" and (option := getattr(ctypes.CDLL(None), "mallopt", None)):
         option(_MMAP_MAX, 0)

@@ -56,8 +56,8 @@ def refuse_one_file_twice(arguments: Sequence[str], *, output: Path | None, summ
         if _file(path) in taken:
             raise ParameterInvalid(f"{option} names {path}, which is {taken[_file(path)]}; choose another file")
         taken[_file(path)] = "the file of --output"
-    if output and summary and _file(summary.parent) == _file(f"{output}{PARTS}"):
-        raise ParameterInvalid(f"--summary names {summary}, among the parts of an unfinished --output; choose another")
+    if output and summary and _file(f"{output}{PARTS}") in (_file(summary), _file(summary.parent)):
+        raise ParameterInvalid(f"--summary names {summary}, where --output has its parts; choose another file")
 
 
 def refuse_address(option: str, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from scoring.services import (
     file_system,
     is_address,
     is_answer,
+    is_busy,
     knock,
     last_link,
     reason_of,
@@ -197,6 +199,8 @@ class RemoteItem:
             except Exception as error:  # every service has exceptions of its own
                 if attempt == most - 1:
                     raise self._failure(error) from error
+                if is_busy(error):
+                    time.sleep(2**attempt)
         if len(data) > MAX_BYTES:
             raise ImageUnreadable(f"{self.path} is larger than {MAX_BYTES:,} bytes, which no picture should be")
         trust(self.address)
@@ -282,6 +286,18 @@ def _exists(address: str) -> bool:
         return False
 
 
+def _is_directory(system: Any, path: str) -> bool:
+    """Raises what the service does, if it is no answer. (To say `isdir`, s3fs lists a folder whole.)"""
+    try:
+        return bool(asked(system, "info", path)["type"] == "directory")
+    except FileNotFoundError:
+        return False
+    except Exception as error:
+        if not is_answer(error):
+            raise
+        return bool(asked(system, "isdir", path))  # who may not look at an object may perhaps list it
+
+
 def _answers(address: str) -> bool:
     """Whether its server says anything, be it that there is no such file (any more)."""
     system, path = file_system(address)
@@ -341,8 +357,7 @@ class Remote:
         if self._address.endswith("/") or speaks(self._system, "http"):
             return self._address.endswith("/")
         try:
-            knock(self._system, self._path)
-            return bool(asked(self._system, "isdir", self._path))
+            return _is_directory(self._system, self._path)
         except Exception as error:
             raise unreachable(self._address, error) from error
 

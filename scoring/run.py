@@ -11,13 +11,20 @@ from itertools import islice
 from types import FrameType
 from typing import Protocol
 
-from inference.errors import DataInvalid, ImageUnreachable, ImageUnreadable, OutputUnwritable, SourceGone
+from inference.errors import (
+    DataInvalid,
+    ImageUnreachable,
+    ImageUnreadable,
+    OutputUnwritable,
+    PackageMissing,
+    SourceGone,
+)
 from scoring.journal import Part
 from scoring.progress import Progress, SilentProgress
 from scoring.remote import MOST_SERVERS, RemoteItem, server_of, trust
 from scoring.rows import Row
 from scoring.sinks import Sink
-from scoring.sources import Item, Source
+from scoring.sources import FailedItem, Item, Source
 from scoring.summary import Summary, Tally
 
 PART_ROWS = 1000
@@ -83,12 +90,13 @@ def score(source: Source, engine: Engine, sink: Sink, progress: Progress | None 
         # A signal that arrived with the last row interrupted nothing.
         if complete:
             sink.commit()
+    lost = commits.silent and sink.resumable
     return tally.summary(
         seconds=time.monotonic() - began,
         interrupted=not complete,
-        place=sink.place,
+        place="nowhere, for no server gave an answer" if lost else sink.place,
         resumed=resumed,
-        resumable=sink.resumable,
+        resumable=sink.resumable and not lost,
     )
 
 
@@ -100,7 +108,7 @@ class _Inputs:
 
     def __init__(self, source: Source) -> None:
         self._items = iter(source)
-        self._pending: deque[tuple[bytes, str | None]] = deque()
+        self._pending: deque[tuple[bytes, str | None, bool]] = deque()
         self._digest = hashlib.sha256()
         self._witnesses: list[str] = []
         self._servers: set[str] = set()
@@ -123,18 +131,20 @@ class _Inputs:
             ) from error
         self.taken += 1
         # Taken before the picture is read: one that changes meanwhile is noticed.
-        self._pending.append((_stamp(item), item.address if isinstance(item, RemoteItem) else None))
+        address = item.address if isinstance(item, RemoteItem) else None
+        self._pending.append((_stamp(item), address, not isinstance(item, FailedItem)))
         return item
 
-    def done(self, row: Row) -> None:
-        """The next of the items has its row."""
-        stamp, address = self._pending.popleft()
+    def done(self, row: Row) -> bool:
+        """The next of the items has its row. Whether that says that something could be reached."""
+        stamp, address, was_asked = self._pending.popleft()
         self._digest.update(stamp)
         if address is not None and row.error_code not in (ImageUnreadable.code, ImageUnreachable.code):
             server = server_of(address)
             if server not in self._servers and len(self._servers) < MOST_SERVERS:
                 self._servers.add(server)
                 self._witnesses.append(address)
+        return was_asked and row.error_code not in (ImageUnreachable.code, DataInvalid.code, PackageMissing.code)
 
     def answered(self) -> tuple[str, list[str]]:
         """Digest and witnesses of the items that got their rows since the last call."""
@@ -177,10 +187,10 @@ class _Commits:
     def write(self, row: Row) -> None:
         """Raises OutputUnwritable, and SourceGone as `refuse_silence` does."""
         self._sink.write(row)
-        self._inputs.done(row)
+        self._reached |= self._inputs.done(row)
         self._rows += 1
-        self._silence = row.error_detail
-        self._reached |= row.error_code != ImageUnreachable.code
+        if row.error_code == ImageUnreachable.code:
+            self._silence = row.error_detail
         if self._rows >= PART_ROWS:
             self.refuse_silence()
         due = self._rows >= PART_ROWS or time.monotonic() - self._last >= PART_SECONDS
@@ -188,16 +198,21 @@ class _Commits:
         if due and self._at_whole_batch:
             self._commit()
 
+    @property
+    def silent(self) -> bool:
+        """Whether servers were asked and nothing was reached: with the network away, rows would say so for good."""
+        return self._silence is not None and not self._reached
+
     def refuse_silence(self) -> None:
-        """Raises SourceGone where no input was reached: with the network away rows would say so for good."""
-        if self._rows and not self._reached:
+        """Raises SourceGone where all is silent."""
+        if self.silent:
             raise SourceGone(
                 f"no server of the first {self._rows:,} inputs gave an answer; run the same command again when they "
                 f"are there, or name others. The last: {self._silence}"
             )
 
     def _commit(self) -> None:
-        if not self._reached:
+        if self.silent:
             return
         self._sink.commit_part(*self._inputs.answered())
         self._rows = 0

@@ -26,6 +26,8 @@ KNOCK_SECONDS = 45
 
 _BUCKETS = ("s3", "s3a", "gs", "gcs")
 
+_NOT_NOW = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+
 _CHAINED = re.compile(r"::(?=[\w+.-]+://)")
 """Between the links of a chain, `zip://a.jpg::s3://bucket/b.zip`; any other `::` is part of a name or a host."""
 
@@ -115,13 +117,24 @@ def is_answer(error: Exception) -> bool:
     said_no = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
     if said_no or str(error).startswith("Forbidden"):  # Google's client has no PermissionError
         return True
-    if type(error) is ValueError or type(error).__name__ == "InvalidURL":  # the address makes no sense to the client
+    # The address makes no sense to the client; what AWS_ENDPOINT_URL says is not the address's fault.
+    if type(error).__name__ == "InvalidURL" or (type(error) is ValueError and "endpoint" not in str(error)):
         return True
+    status = _status(error)
+    return status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _NOT_NOW
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether a server said that it is asked too often."""
+    return _status(error) in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _status(error: Exception) -> int | None:
     status = error.status if hasattr(error, "status") else getattr(error, "code", None)  # aiohttp's, gcsfs's
     response = getattr(error.__cause__, "response", None)  # botocore's
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return isinstance(status, int) and status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return status if isinstance(status, int) else None
 
 
 def reason_of(error: Exception) -> str:

@@ -31,8 +31,13 @@ _MAX_HEADERS = 2**20
 
 _CHUNK = 2**16
 
-_COMPRESSIONS: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-"""How files begin that are compressed."""
+_COMPRESSIONS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+    b"]\0\0\x80": lzma.open,
+}
+"""How files begin that are compressed; the last is LZMA's form before xz."""
 
 _MAGIC_LENGTH = max(map(len, _COMPRESSIONS))
 

@@ -96,17 +96,19 @@ def test_addresses_are_not_written_to(here: Path) -> None:
         refuse_one_file_twice(["in"], output=Path("s3://bucket/o.csv"), summary=None)
     with pytest.raises(OutputUnwritable, match=r"--summary names gs://bucket/s\.json"):
         refuse_one_file_twice(["in"], output=None, summary=Path("gs://bucket/s.json"))
-
-
-def test_the_summary_does_not_replace_a_journal(tmp_path: Path) -> None:
-    with pytest.raises(ParameterInvalid, match="among the parts of an unfinished --output"):
-        refuse_one_file_twice(
-            ["in"], output=tmp_path / "o.csv", summary=tmp_path / "o.csv.parts" / ".." / "o.csv.parts" / "journal.jsonl"
-        )
-    refuse_one_file_twice(["in"], output=tmp_path / "o.csv", summary=tmp_path / "parts" / "journal.jsonl")
     Path("odd:").mkdir()
     for name in ("odd:/o.csv", "in/a:/o.csv", "/s3:/o.csv", "C:/o.csv", "o.csv"):
         refuse_address("--output", Path(name))
+
+
+def test_the_summary_does_not_replace_a_journal(tmp_path: Path) -> None:
+    with pytest.raises(ParameterInvalid, match="where --output has its parts"):
+        refuse_one_file_twice(
+            ["in"], output=tmp_path / "o.csv", summary=tmp_path / "o.csv.parts" / ".." / "o.csv.parts" / "journal.jsonl"
+        )
+    with pytest.raises(ParameterInvalid, match="where --output has its parts"):
+        refuse_one_file_twice(["in"], output=tmp_path / "o.csv", summary=tmp_path / "o.csv.parts")
+    refuse_one_file_twice(["in"], output=tmp_path / "o.csv", summary=tmp_path / "parts" / "journal.jsonl")
 
 
 # --- paths on standard input ------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ Command = Callable[..., "subprocess.Popen[str]"]
 
 
 def ended(process: "subprocess.Popen[str]", status: int) -> tuple[str, str]:
-    output, messages = process.communicate(timeout=60)
+    output, messages = process.communicate(timeout=180)
     assert process.returncode == status, messages
     assert "Traceback" not in messages
     return output, messages

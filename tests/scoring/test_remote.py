@@ -16,7 +16,7 @@ import fsspec
 import pytest
 
 from inference.classifier import Classifier
-from inference.errors import DataInvalid, ImageUnreadable, PackageMissing, SourceGone
+from inference.errors import DataInvalid, ImageUnreachable, ImageUnreadable, PackageMissing, SourceGone
 from scoring import remote
 from scoring.arguments import source_of
 from scoring.local import LocalEngine
@@ -185,6 +185,16 @@ def test_server_that_stumbles_is_asked_again(serve: Serve) -> None:
     assert RemoteItem(0, f"{address}/a.jpg").read() == b"ok"
     with pytest.raises(ImageUnreadable, match=r"cannot be read \(403, .*check the address and its permissions"):
         RemoteItem(0, f"{address}/secret.jpg", root=f"{address}/").read()
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+def test_server_that_cannot_just_now_did_not_say_no(serve: Serve, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    _, address = serve(Failing)
+    with pytest.raises(ImageUnreachable, match=f"{status}.*score it again when its server is there"):
+        RemoteItem(0, f"{address}/{status}.jpg").read()
+    assert pauses == ([1, 2] if status in (429, 503) else [])
 
 
 def test_server_that_went_away(tmp_path: Path, serve: Serve) -> None:

@@ -137,6 +137,12 @@ def test_compressed_in_pieces(tmp_path: Path, ending: str, compress: Callable[[b
     assert [item.read() for item in items] == [MEMBERS[name] for name in PICTURES]
 
 
+def test_lzma_from_before_xz(tmp_path: Path) -> None:
+    content = save(tmp_path / "s.tar").read_bytes()
+    (tmp_path / "s.tar.xz").write_bytes(lzma.compress(content, lzma.FORMAT_ALONE))
+    assert [item.read() for item in Shard(str(tmp_path / "s.tar.xz"))] == [MEMBERS[name] for name in PICTURES]
+
+
 def test_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "s.tar")
     with pytest.raises(DataInvalid, match="is a pipe, and would be read twice"):

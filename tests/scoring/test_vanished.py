@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -150,6 +151,49 @@ def test_before_anything_was_committed_an_away_server_ends_the_run_too(
     assert [row["error_code"] for row in rows if row["label"] is None] == ["image_unreachable"] + [
         "image_truncated"
     ] * 6
+
+
+@pytest.mark.parametrize("beside", ['""', "nope://x/a.jpg"])
+def test_what_asked_no_server_does_not_speak_for_one(
+    score: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path, beside: str
+) -> None:
+    """An empty cell or an address of no service is a row, but says nothing of the network."""
+    (tmp_path / "t.csv").write_text(f"photo\n{beside}\nhttp://127.0.0.1:1/a.jpg\n")
+    away = score("t.csv", "-o", "out.jsonl")
+    assert (away.returncode, "no server of the first 2 inputs" in away.stderr) == (3, True), away.stderr
+    (tmp_path / "t.csv").write_text(f"photo\n{beside}\n")
+    assert score("t.csv", "-o", "out.jsonl").returncode == 1
+
+
+def test_interrupted_before_any_answer_keeps_nothing_and_says_so(repository: Repository, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "petalpaw", "score", "-", "--model", "colours", "--models", str(repository.root)]
+    run = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "out.jsonl")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stderr is not None
+    reported = threading.Event()
+
+    def ask() -> None:
+        while not reported.wait(0.1):  # progress is told when a row comes after five seconds
+            print("http://127.0.0.1:1/a.jpg", file=run.stdin, flush=True)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while " errors" not in run.stderr.readline():
+        assert run.poll() is None
+    reported.set()
+    asking.join()
+    run.send_signal(signal.SIGINT)
+    messages = run.stderr.read()  # standard input stays open meanwhile
+    run.communicate(timeout=60)
+    assert run.returncode == 130, messages
+    assert "→ nowhere, for no server gave an answer" in messages
+    assert "to go on" not in messages
+    assert list(tmp_path.glob("out*")) == []
 
 
 def test_what_is_said_of_the_first_thousand(
