@@ -12,9 +12,9 @@ from inference.errors import ClusterUnavailable, SourceGone
 from inference.repository import Artifact
 from inference.runtimes.base import Device
 from scoring.local import LocalEngine
-from scoring.remote import Witnesses, share
 from scoring.rows import Row, Settings
 from scoring.scorer import CUDA_BATCH, Scorer
+from scoring.witnesses import Witnesses, share
 
 if TYPE_CHECKING:
     import pyarrow
@@ -57,11 +57,12 @@ class _SharedWitnesses(Witnesses):
         super().__init__()
         self._shared = shared
 
-    def trust(self, address: str) -> None:
+    def trust(self, address: str) -> bool:
         """Tell the others of the first address of a server."""
-        if super().of(address) is None:
+        is_first = super().trust(address)
+        if is_first:
             self._shared.trust.remote(address)
-        super().trust(address)
+        return is_first
 
     def of(self, address: str) -> str | None:
         """Ask the others where this actor knows none."""

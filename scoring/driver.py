@@ -23,8 +23,8 @@ from inference.manifest import MANIFEST
 from inference.repository import Artifact
 from inference.runtimes.base import Device, DeviceChoice
 from scoring.actor import Actor, Model, prove
-from scoring.remote import Witnesses
 from scoring.rows import Settings
+from scoring.witnesses import Witnesses
 
 WAVE = 1_000_000
 WAVE_BYTES = 2 * 2**30

@@ -21,11 +21,11 @@ from scoring.services import (
     is_answer,
     is_busy,
     knock,
-    last_link,
     reason_of,
     speaks,
 )
 from scoring.sources import MAX_BYTES, SUFFIXES, FailedItem, Item, numbered
+from scoring.witnesses import server_of, trust, witness_of
 
 _SILENT_SECONDS = 30
 """How long an HTTP server may say nothing: it is not asked again after that."""
@@ -111,50 +111,9 @@ def _version(entry: dict[str, Any]) -> str:
     return "\0".join(map(str, [entry.get("size", ""), *told]))
 
 
-MOST_SERVERS = 10_000
-"""Servers of which it is kept that they gave something."""
-
-
-def server_of(address: str) -> str:
-    """Who answers for an address: the host with its port, or the bucket."""
-    protocol, _, rest = last_link(address).partition("://")
-    return f"{protocol}://{rest.partition('/')[0]}/"
-
-
-class Witnesses:
-    """An address that gave something, for each of the first 10,000 servers. Silent, too, the server is gone."""
-
-    def __init__(self) -> None:
-        self._addresses: dict[str, str] = {}
-
-    def trust(self, address: str) -> None:
-        """Take note that an address gave something, in this run or an earlier one."""
-        server = server_of(address)
-        if server in self._addresses or len(self._addresses) < MOST_SERVERS:
-            self._addresses[server] = address
-
-    def of(self, address: str) -> str | None:
-        """The witness of the address's server, if any."""
-        return self._addresses.get(server_of(address))
-
-
-_witnesses = Witnesses()
-
-
-def share(witnesses: Witnesses) -> None:
-    """Keep the witnesses of this process there from now on, for a run of several processes."""
-    global _witnesses
-    _witnesses = witnesses
-
-
-def trust(address: str) -> None:
-    """Take note that an address gave something."""
-    _witnesses.trust(address)
-
-
 def named(index: int, address: str) -> "RemoteItem":
     """The picture at an address that was named by itself, in a table say."""
-    return RemoteItem(index, address, witness=_witnesses.of(address))
+    return RemoteItem(index, address, witness=witness_of(address))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +182,7 @@ class RemoteItem:
             return not _exists(self.root)
         if is_answer(error):
             return False
-        witness = _witnesses.of(self.address) or self.witness
+        witness = witness_of(self.address) or self.witness
         return witness is not None and not _answers(witness)
 
 

@@ -21,11 +21,12 @@ from inference.errors import (
 )
 from scoring.journal import Part
 from scoring.progress import Progress, SilentProgress
-from scoring.remote import MOST_SERVERS, RemoteItem, server_of, trust
+from scoring.remote import RemoteItem
 from scoring.rows import Row
 from scoring.sinks import Sink
 from scoring.sources import FailedItem, Item, Source
 from scoring.summary import Summary, Tally
+from scoring.witnesses import Witnesses, trust
 
 PART_ROWS = 1000
 PART_SECONDS = 5.0
@@ -111,7 +112,7 @@ class _Inputs:
         self._pending: deque[tuple[bytes, str | None, bool]] = deque()
         self._digest = hashlib.sha256()
         self._witnesses: list[str] = []
-        self._servers: set[str] = set()
+        self._known = Witnesses()
         self.taken = 0
         self.exhausted = False
 
@@ -139,11 +140,9 @@ class _Inputs:
         """The next of the items has its row. Whether that says that something could be reached."""
         stamp, address, was_asked = self._pending.popleft()
         self._digest.update(stamp)
-        if address is not None and row.error_code not in (ImageUnreadable.code, ImageUnreachable.code):
-            server = server_of(address)
-            if server not in self._servers and len(self._servers) < MOST_SERVERS:
-                self._servers.add(server)
-                self._witnesses.append(address)
+        gave = row.error_code not in (ImageUnreadable.code, ImageUnreachable.code)
+        if address is not None and gave and self._known.trust(address):
+            self._witnesses.append(address)
         return was_asked and row.error_code not in (ImageUnreachable.code, DataInvalid.code, PackageMissing.code)
 
     def answered(self) -> tuple[str, list[str]]:
@@ -164,7 +163,7 @@ class _Inputs:
             )
         for address in part.witnesses:
             trust(address)
-            self._servers.add(server_of(address))
+            self._known.trust(address)
 
 
 def _stamp(item: Item) -> bytes:

@@ -5,7 +5,7 @@
 
 Both rates are measured on every picture that goes through, on the streams, so they hold whatever else slows these; the
 header's claim is only ever multiplied, and what a rate learns is the picture that came out. Decoding has a rate per
-model because models differ in it: one with drafts takes a third of the time for a large photo.
+model because models differ in it: one with drafts takes less than half the time for a large photo.
 Nothing but the event loop changes the queue; the rates are changed from any thread.
 """
 

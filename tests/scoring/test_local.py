@@ -2,10 +2,7 @@
 
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,10 @@ from inference.errors import ImageError, ImageUnreadable, ParameterInvalid, Sour
 from inference.prediction import Logits
 from inference.preprocessing import Crop
 from scoring.files import Files
-from scoring.local import READING_THREADS, LocalEngine, in_order
+from scoring.local import READING_THREADS, LocalEngine
 from scoring.rows import Row, Settings
 from scoring.scorer import CUDA_BATCH, Scorer
+from tests.scoring.gauge import Gauge
 
 ENGINES = [{"streams": 1}, {"streams": 2}, {"streams": 5}, {"batch_size": 4}, {"batch_size": 7, "streams": 3}]
 
@@ -196,23 +194,6 @@ def test_no_more_than_streams_compute_while_others_read(
     assert 2 < reading.highest <= READING_THREADS
 
 
-class Gauge:
-    """How many are inside at once, and at most."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.now = self.highest = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self.now += 1
-            self.highest = max(self.highest, self.now)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self.now -= 1
-
-
 def test_source_that_went_away_is_asked_no_more(classifier: Classifier, inputs: Any) -> None:
     """Each asking may take a minute: those that are under way are the last."""
     asked: list[int] = []
@@ -253,155 +234,3 @@ def test_stop_finishes_what_is_in_hand(
     assert [row.id for row in rows] == list(range(taken.now))
     assert all(row.label == "red" for row in rows)
     assert 10 <= len(rows) <= 10 + 64
-
-
-# --- order ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Number:
-    """An item that reads as nothing."""
-
-    id: int
-
-    @property
-    def path(self) -> str:
-        return ""
-
-    def stamp(self) -> str:
-        return ""
-
-    def read(self) -> bytes:
-        return b""
-
-
-def ordered(
-    items: Iterable[int], work: Callable[[int], Any], window: int = 16, stop: threading.Event | None = None
-) -> Any:
-    numbers = (Number(item) for item in items)
-    return in_order(lambda item, _: work(item.id), numbers, streams=4, window=window, stop=stop or threading.Event())
-
-
-def test_order_is_kept_when_the_first_are_slowest() -> None:
-    def work(item: int) -> int:
-        time.sleep(0.02 if item % 8 == 0 else 0)
-        return item
-
-    assert list(ordered(range(100), work)) == list(range(100))
-
-
-def test_window_bounds_what_is_done_behind_a_slow_one() -> None:
-    taken, release = Gauge(), threading.Event()
-
-    def items() -> Iterator[int]:
-        for index in count():
-            taken.highest = index
-            yield index
-
-    def work(item: int) -> int:
-        assert item or release.wait(10)
-        return item
-
-    results = ordered(items(), work, window=40)
-    first = threading.Thread(target=lambda: next(results))
-    first.start()
-    time.sleep(0.2)
-    # As many as fit are done while the first one is not.
-    assert taken.highest == 39
-    release.set()
-    first.join()
-    results.close()
-
-
-def test_results_come_as_soon_as_they_are_known() -> None:
-    release = threading.Event()
-
-    def items() -> Iterator[int]:
-        yield 0
-        time.sleep(0.05)
-        yield 1
-        assert release.wait(10)
-        yield 2
-
-    results = ordered(items(), lambda item: item)
-    assert next(results) == 0
-    release.set()
-    assert list(results) == [1, 2]
-
-
-@pytest.mark.timeout(20)
-def test_results_come_while_the_source_waits_and_stopping_does_not_wait_for_it() -> None:
-    never, stop = threading.Event(), threading.Event()
-
-    def items() -> Iterator[int]:
-        yield from range(3)
-        never.wait()
-
-    results = ordered(items(), lambda item: item, stop=stop)
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    stop.set()
-    assert list(results) == []
-    never.set()
-
-
-def test_error_of_the_source_comes_after_the_results() -> None:
-    def items() -> Iterator[int]:
-        yield from range(5)
-        raise OSError("the source vanished")
-
-    results = ordered(items(), lambda item: time.sleep(0.01) or item)
-    assert [next(results) for _ in range(5)] == list(range(5))
-    with pytest.raises(OSError, match="the source vanished"):
-        next(results)
-
-
-def test_closing_early_stops_the_threads() -> None:
-    begun: list[int] = []
-
-    def work(item: int) -> int:
-        begun.append(item)
-        time.sleep(0.002)
-        return item
-
-    results = ordered(count(), work, window=64)
-    assert next(results) == 0
-    results.close()
-    after = len(begun)
-    time.sleep(0.03)
-    assert len(begun) == after < 64
-
-
-def test_inputs_that_are_done_are_let_go() -> None:
-    alive: weakref.WeakSet[Number] = weakref.WeakSet()
-
-    def items() -> Iterator[Number]:
-        for index in range(20_000):
-            made = Number(index)
-            alive.add(made)
-            yield made
-
-    results = in_order(lambda _, read: read(), items(), streams=2, window=64, stop=threading.Event())
-    assert max(len(alive) for _ in results) <= 70
-
-
-def test_only_so_many_are_read_ahead() -> None:
-    read, release = Gauge(), threading.Event()
-
-    class Large(Number):
-        def read(self) -> bytes:
-            with read._lock:
-                read.highest += 1
-            return b""
-
-    def work(item: Number, read: Callable[[], bytes]) -> None:
-        read()
-        assert release.wait(10)
-
-    results = in_order(work, map(Large, count()), streams=2, window=64, stop=threading.Event())
-    first = threading.Thread(target=lambda: next(results))
-    first.start()
-    time.sleep(0.1)
-    assert read.highest <= 2 + 2 * READING_THREADS
-    release.set()
-    first.join()
-    results.close()

@@ -17,7 +17,7 @@ import pytest
 
 from inference.classifier import Classifier
 from inference.errors import DataInvalid, ImageUnreachable, ImageUnreadable, PackageMissing, SourceGone
-from scoring import remote
+from scoring import remote, witnesses
 from scoring.arguments import source_of
 from scoring.local import LocalEngine
 from scoring.remote import Remote, RemoteItem
@@ -247,9 +247,9 @@ def test_server_that_gave_something_has_to_stay(serve: Serve, monkeypatch: pytes
 def test_witness_of_an_earlier_run(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known where the inputs are listed, it is asked for where they are read."""
     server, address = serve(Failing)
-    remote.trust(f"{address}/200.jpg")
+    witnesses.trust(f"{address}/200.jpg")
     item = remote.named(0, f"{address}/503.jpg")
-    monkeypatch.setattr(remote, "_witnesses", remote.Witnesses())
+    monkeypatch.setattr(witnesses, "_witnesses", witnesses.Witnesses())
     with pytest.raises(ImageUnreadable):
         item.read()
     server.shutdown()
@@ -269,7 +269,7 @@ def test_witness_of_an_earlier_run(serve: Serve, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_who_answers_for_an_address(address: str, server: str) -> None:
-    assert remote.server_of(address) == server
+    assert witnesses.server_of(address) == server
 
 
 def test_server_that_never_was(tmp_path: Path, serve: Serve) -> None:
