@@ -1,5 +1,6 @@
 """The deployment's files, each held to the tool that will read it."""
 
+import json
 import os
 import re
 import shlex
@@ -215,13 +216,38 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
-def test_every_query_is_promql_on_metrics_that_exist() -> None:
+def panels() -> list[tuple[str, str]]:
+    """Every query of the dashboard as Prometheus gets it, and the legend of its series."""
+    dashboard = json.loads((DEPLOY / "grafana" / "petalpaw.json").read_text())
+    targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    return [(target["expr"].replace("$__rate_interval", "20s"), target["legendFormat"]) for target in targets]
+
+
+def metrics(query: str) -> set[str]:
+    """What a query asks for, histograms by the name that docs/metrics.md has."""
+    named = re.findall(r"\b((?:petalpaw|process|bentoml)_\w+|ALERTS)[{\[]", query)
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in named}
+
+
+QUERIES = [(rule["expr"], "") for rule in rules()] + panels()
+
+
+@pytest.mark.parametrize(("query", "legend"), QUERIES)
+def test_every_query_is_promql_on_metrics_and_labels_that_exist(query: str, legend: str) -> None:
     parser = pytest.importorskip("promql_parser", reason="needs promql-parser")
-    documented = set(re.findall(r"`((?:petalpaw|process)_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
-    for rule in rules():
-        parser.parse(rule["expr"])
-        named = re.findall(r"\b((?:petalpaw|process|bentoml)_\w+)[{\[]", rule["expr"])
-        assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= documented, rule["expr"]
+    parser.parse(query)
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    labels = {
+        name: set(re.findall(r"`(\w+)`", cell))
+        for name, cell in re.findall(r"^\| `(\w+)` \| \w+ \|(.*?)\|", page, re.M)
+    }
+    # Prometheus' own.
+    labels["ALERTS"] = {"alertname", "alertstate"}
+    assert metrics(query) <= {*labels, "up", *re.findall(r"`(process_\w+)`", page)}
+    given = set().union({"instance", "job", "le"}, *(labels.get(name, ()) for name in metrics(query)))
+    kept = {label for group in re.findall(r"\bby \((.*?)\)", query) for label in group.split(", ")}
+    assert kept | set(re.findall(r'(\w+)(?:=~|!~|!=|=)"', query)) <= given
+    assert set(re.findall(r"{{(\w+)}}", legend)) <= (kept or given)
 
 
 ROUTES = [each.path_format for part in (classify, infer) for each in part.router.routes if isinstance(each, APIRoute)]
