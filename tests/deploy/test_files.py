@@ -243,7 +243,7 @@ def test_every_query_is_promql_on_metrics_and_labels_that_exist(query: str, lege
     }
     # Prometheus' own.
     labels["ALERTS"] = {"alertname", "alertstate"}
-    assert metrics(query) <= {*labels, "up", *re.findall(r"`(process_\w+)`", page)}
+    assert metrics(query) <= {*labels, *re.findall(r"`(process_\w+)`", page)}
     given = set().union({"instance", "job", "le"}, *(labels.get(name, ()) for name in metrics(query)))
     kept = {label for group in re.findall(r"\bby \((.*?)\)", query) for label in group.split(", ")}
     assert kept | set(re.findall(r'(\w+)(?:=~|!~|!=|=)"', query)) <= given
