@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from inference import torchrun
 from inference.errors import RunInvalid
@@ -38,7 +38,8 @@ def show_outline(recipe: "Recipe", data_root: Path, weights: Path | None, device
 
 
 def _layers(recipe: "Recipe", plan: "Outline") -> Table:
-    table = Table("layer", "kind", "parameters", "trains in", title=f"{recipe.name}: {recipe.backbone.name}")
+    title = f"{recipe.name}: {recipe.backbone.name}"
+    table = Table(Column("layer", no_wrap=True), "kind", "parameters", "trains in", title=title)
     for layer in plan.layers:
         table.add_row(layer.name, layer.kind, f"{layer.parameters:,}", ", ".join(layer.trained_in) or "frozen")
     rest = plan.parameters - sum(layer.parameters for layer in plan.layers)
@@ -48,7 +49,8 @@ def _layers(recipe: "Recipe", plan: "Outline") -> Table:
 
 
 def _stages(plan: "Outline") -> Table:
-    table = Table("stage", "epochs", "trained parameters", "share", "learning rates", "memory", "time")
+    stage, parameters, share = (Column(name, no_wrap=True) for name in ("stage", "parameters", "share"))
+    table = Table(stage, "epochs", parameters, share, "learning rates", "memory", "time")
     for stage in plan.stages:
         table.add_row(
             stage.name,

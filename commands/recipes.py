@@ -20,7 +20,8 @@ def recipes_list() -> None:
     """The shipped recipes."""
     from training.recipe import load_recipe, recipe_names
 
-    table = Table("recipe", "backbone", "epochs", "title")
+    # A name is for copying: on a narrow terminal the other columns give way.
+    table = Table(Column("recipe", no_wrap=True), "backbone", "epochs", "title")
     for name in recipe_names():
         recipe = load_recipe(name)
         table.add_row(name, recipe.backbone.name, str(sum(stage.epochs for stage in recipe.stages)), recipe.title)
@@ -55,7 +56,8 @@ def recipes_backbones(
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in facts], indent=2))
         return
-    table = Table("backbone", Column("parameters", justify="right"), Column("native px", justify="right"), "head")
+    parameters, side = (Column(name, justify="right") for name in ("parameters", "native px"))
+    table = Table(Column("backbone", no_wrap=True), parameters, side, "head")
     for each in facts:
         table.add_row(each.name, f"{each.parameters:,}", str(each.native_size), ", ".join(each.head))
     Console().print(table)

@@ -100,6 +100,12 @@ def test_a_wrong_call_says_what_to_do(run: Run, arguments: list[str], status: in
     assert "Traceback" not in done.stderr
 
 
+def test_names_of_recipes_are_whole_in_a_narrow_terminal(run: Run) -> None:
+    shown = run("recipes", "list").stdout  # no terminal: 80 columns
+    assert "…" not in shown
+    assert {"flowers-efficientnet-b7", "four-resnet34-features"} <= set(shown.split())
+
+
 def test_a_taken_port_is_said_in_one_line(run: Run) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

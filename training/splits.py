@@ -56,7 +56,7 @@ def check_data(data: Data, data_root: Path) -> list[str]:
     if len(labels) < 2:
         found = f"only {labels[0]!r}" if labels else "none"
         problems.append(
-            f"data.train: a classifier needs two classes or more, {data.train.folder or '`folders`'!r} holds {found}; "
+            f"data.train: a classifier needs two classes or more, {_place(data.train, data_root)} holds {found}; "
             "make one folder per class, named after it"
         )
     for split, scan in scans.items():
@@ -128,6 +128,11 @@ def read_splits(path: Path) -> dict[str, list[Item]]:
     return dict(splits)
 
 
+def _place(source: Source, root: Path) -> str:
+    """What holds a source's class folders, in words."""
+    return "`folders`" if source.folders else str(root) if source.folder == "." else repr(source.folder)
+
+
 def _scans(data: Data, root: Path) -> dict[str, Scan]:
     """The files of every split that has folders of its own."""
     sources: dict[str, Source | None] = {split: getattr(data, split) for split in SPLITS}
@@ -151,7 +156,8 @@ def _class_problems(split: str, scan: Scan, labels: Sequence[str], data: Data) -
         elif count == 0:
             problems += [f"data.{split}: class {label!r} has no photos: {why}" for why in _why_empty(scan, label)]
         elif count < needed:
-            problems.append(f"data.{split}: class {label!r} has {count} photos, its {needed} splits need one each")
+            photos = "photo" if count == 1 else "photos"
+            problems.append(f"data.{split}: class {label!r} has {count} {photos}, its {needed} splits need one each")
     problems += [
         f"data.{split}.most: there is no class {label!r}; its classes are {', '.join(scan.classes)}"
         for label in sources[split].most

@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evaluation.figures import Indices, Probabilities
+from evaluation.figures import Indices, Probabilities, wilson_interval
 from training import pictures
 from training.dataset import Batch, Photos
 from training.progress import Progress, say
@@ -125,15 +125,16 @@ def _fitted(points: Points) -> Any:
 
 
 def _swapped(validation: Points, seen: Indices, labels: Sequence[str]) -> list[str]:
-    """Validation folders of which more than half look like one other training class."""
+    """Validation folders of which surely (95 %) more than half look like one other training class."""
     lines = []
     for index, label in enumerate(labels):
         answers = seen[validation.labels == index]
-        looks = np.bincount(answers, minlength=len(labels)) / max(len(answers), 1)
+        looks = np.bincount(answers, minlength=len(labels))
         other = int(looks.argmax())
-        if other != index and looks[other] > 0.5:
+        if other != index and wilson_interval(int(looks[other]), len(answers))[0] > 0.5:
+            share = looks[other] / len(answers)
             lines.append(
-                f"class folder {label!r}: {looks[other]:.0%} of its validation photos look like the training photos of "
+                f"class folder {label!r}: {share:.0%} of its validation photos look like the training photos of "
                 f"{labels[other]!r}; are the folders swapped?"
             )
     return lines

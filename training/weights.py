@@ -177,10 +177,16 @@ def _from_file(file: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise RunInvalid(f"the weights {file} do not exist; check the path") from None
     except Exception as error:  # torch's reader raises KeyError, UnpicklingError, RuntimeError, … on other files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # Its advice, to unpickle whatever the file holds, is none of ours.
+        reason = error.strerror if isinstance(error, OSError) else "damaged, or more than tensors"
         raise RunInvalid(
             f"{file} holds no weights that can be read safely ({reason}); save a state dict with torch.save"
         ) from error
+    if isinstance(content, dict) and "identity" in content:
+        raise RunInvalid(
+            f"{file} is the checkpoint of a run; go on with that run by --resume {file.parent}, "
+            "or give weights to start from, as torchvision publishes them"
+        )
     for key in ("state_dict", "model"):  # as common training scripts wrap them
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -183,7 +183,7 @@ def test_folder_problems_are_listed_together(tmp_path: Path) -> None:
     [
         ({}, "holds none"),
         ({"a": 9}, "holds only 'a'"),
-        ({"a": 9, "b": 1}, "class 'b' has 1 photos, its 3 splits need one each"),
+        ({"a": 9, "b": 1}, "class 'b' has 1 photo, its 3 splits need one each"),
     ],
 )
 def test_too_few_classes_or_photos(tmp_path: Path, counts: dict[str, int], message: str) -> None:

@@ -125,7 +125,7 @@ def outside(root: Path) -> None:
         (bare, "holds 3 files and no folders; make one folder per class"),
         (lambda root: files(root, cats=5), "holds only 'cats'; make one folder per class"),
         (lambda root: files(root, cats=5, dogs=0), "class 'dogs' has no photos: its folder is empty"),
-        (lambda root: files(root, cats=1, dogs=1), "class 'cats' has 1 photos, its 2 splits need one each"),
+        (lambda root: files(root, cats=1, dogs=1), "class 'cats' has 1 photo, its 2 splits need one each"),
         (lambda root: files(root / "animals", cats=5, dogs=5), r"one folder 'animals'.* pass --data \S*animals"),
         (lambda root: files(root, train=3, val=3), "train, val in .* look like splits without training classes"),
         (

@@ -67,6 +67,14 @@ def test_swapped_validation_folders_are_said(photos: Photos) -> None:
     assert "'squares': 100%" in classes[1]
 
 
+def test_two_photos_of_three_are_no_swapped_folder(photos: Photos) -> None:
+    measured = points(photos, "validation")
+    few = Points(measured.features[:3], measured.labels[:3])
+    few.features[:2] = CENTRES[1]
+    photos.splits["validation"][:] = photos.splits["validation"][:3]
+    assert find_suspects(photos, points(photos, "train"), few, 0)[1] == []
+
+
 def test_two_classes_of_the_same_things_are_said(photos: Photos) -> None:
     same = {1: 0}
     _, classes = find_suspects(photos, points(photos, "train", same), points(photos, "validation", same), 0)

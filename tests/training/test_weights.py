@@ -10,6 +10,7 @@ from torchvision import models
 from inference.errors import RunInvalid
 from inference.manifest import file_entry
 from training.backbones import Normalized, build
+from training.checkpoint import Checkpoint, Identity, save
 from training.recipe import Recipe
 from training.weights import fill, read_weights
 
@@ -65,7 +66,17 @@ def test_files_that_hold_no_weights(
     for name in ("code", "list", "mixed", "text", "empty", "absent"):
         with pytest.raises(RunInvalid, match=name):
             read_weights(recipe, tmp_path / name)
+    with pytest.raises(RunInvalid) as told:
+        read_weights(recipe, tmp_path / "code")
+    assert "weights_only" not in str(told.value)  # torch would have it unpickled all the same
     assert "unpickled" not in capsys.readouterr().out
+
+
+def test_a_runs_own_checkpoint_is_to_be_resumed(tmp_path: Path, recipe: Recipe) -> None:
+    digest = "sha256:" + 64 * "0"
+    save(tmp_path / "best.pt", Checkpoint(Identity(digest, "mobilenet_v2", ["cats", "dogs"], digest)))
+    with pytest.raises(RunInvalid, match=f"checkpoint of a run; go on with that run by --resume {tmp_path}"):
+        read_weights(recipe, tmp_path / "best.pt")
 
 
 def test_another_networks_weights_are_refused(tmp_path: Path, recipe: Recipe, module: Normalized) -> None:
