@@ -49,8 +49,8 @@ def _layers(recipe: "Recipe", plan: "Outline") -> Table:
 
 
 def _stages(plan: "Outline") -> Table:
-    stage, parameters, share = (Column(name, no_wrap=True) for name in ("stage", "parameters", "share"))
-    table = Table(stage, "epochs", parameters, share, "learning rates", "memory", "time")
+    whole = [Column(name, no_wrap=True) for name in ("stage", "trained", "share")]
+    table = Table(whole[0], "epochs", *whole[1:], "learning rates", "memory", "time")
     for stage in plan.stages:
         table.add_row(
             stage.name,

@@ -11,6 +11,7 @@ from inference.errors import DataInvalid, RunInvalid
 from inference.manifest import Calibration
 from training import pictures
 from training.augment import Augment, seed_of
+from training.backbones import Normalized
 from training.calibrate import calibrate
 from training.card import model_card
 from training.checkpoint import BEST, write_atomically
@@ -101,6 +102,28 @@ def assess(folder: Path, photos: Photos, compute: Compute) -> Record:
         }
     )
     in_order = list(reversed(reports.values()))  # test first: it is the honest one
+    try:
+        _lay_down(folder, record, recipe, module, photos, in_order, calibration)
+    except OSError as error:
+        raise RunInvalid(
+            f"not all figures of {folder} could be written ({error}); its weights are whole: make room, or correct "
+            f"what is wrong, and run `petalpaw evaluate {folder}`"
+        ) from error
+    for report in in_order:
+        say(str(report))
+    return record
+
+
+def _lay_down(
+    folder: Path,
+    record: Record,
+    recipe: Recipe,
+    module: Normalized,
+    photos: Photos,
+    in_order: list[SplitReport],
+    calibration: Calibration,
+) -> None:
+    """Figures, pictures, card and page; the record that says they are there comes last."""
     write_metrics(folder, in_order, calibration)
     write_per_class(folder, in_order)
     _draw(folder, photos, in_order[0], calibration)
@@ -112,9 +135,6 @@ def assess(folder: Path, photos: Photos, compute: Compute) -> Record:
     with spared(REPORT_HTML):
         write_page(folder, recipe, record, in_order, counts, calibration)
     record.write(folder)
-    for report in in_order:
-        say(str(report))
-    return record
 
 
 def assess_again(

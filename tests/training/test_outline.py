@@ -28,7 +28,7 @@ def test_the_outline_counts_what_the_network_has(make_recipe: Make) -> None:
     assert (head.parameters, everything.parameters) == (1539, 11_178_051)
     # Weights, their gradients and the momentum of SGD alone are three copies; the average is a fourth.
     assert everything.memory > 4 * 4 * 11_178_051 > head.memory
-    assert everything.seconds > head.seconds > 0
+    assert min(head.seconds, everything.seconds) > 0  # which is longer, a busy machine may turn round
 
 
 def test_several_processes_are_not_measured(

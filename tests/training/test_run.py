@@ -150,6 +150,19 @@ def test_assessing_again_gives_the_same_figures(finished: Path, photos_root: Pat
         assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_disk_that_fills_while_figures_are_written_is_said(finished: Path, photos_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "confusion.png").unlink()
+    (folder / "confusion.png").symlink_to("/dev/full")
+    with pytest.raises(RunInvalid, match=f"No space left on device.*its weights are whole.*petalpaw evaluate {folder}"):
+        assess_again(folder, photos_root, "cpu")
+    (folder / "confusion.png").unlink()
+    assess_again(folder, photos_root, "cpu")
+    assert (folder / "confusion.png").read_bytes() == (finished / "confusion.png").read_bytes()
+
+
 def test_assessing_on_other_photos_is_refused(finished: Path, make_photos: Callable[..., Path], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
