@@ -39,7 +39,8 @@ class Layout:
         for split, source in self.data.items():
             share = source.get("share")
             origins.append(f"{split} {share:.0%} of {source['of']}" if share else f"{split} {source['folder']!r}")
-        return ", ".join(origins) + ("" if "test" in self.data else "; too few photos for an unseen test split")
+        why = "too few photos for" if self.data["train"]["folder"] == "." else "a folder `test` beside them would be"
+        return ", ".join(origins) + ("" if "test" in self.data else f"; {why} an unseen test split")
 
 
 def recognise(root: Path) -> Layout:

@@ -75,7 +75,9 @@ def test_small_folders_keep_a_photo_of_each_class_in_every_split(tmp_path: Path)
 def test_split_folders_are_recognised(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         files(tmp_path / name, a=4, b=4)
-    data = propose(tmp_path).recipe.data
+    proposal = propose(tmp_path)
+    data = proposal.recipe.data
+    assert ("a folder `test` beside them" in proposal.reasons[1]) == (len(names) == 2)
     assert data.train.folder == names[0]
     assert data.validation.folder == names[1]
     assert (data.test and data.test.folder) == (names[2] if len(names) > 2 else None)
