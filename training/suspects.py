@@ -33,6 +33,9 @@ DOUBTED = 0.05
 ALIKE = 0.4
 """Share of two classes' photos taken for one another from which the two cannot be told apart; 0.5 is guessing."""
 
+TOO_MANY = 0.5
+"""Share of suspects above which not the labels are in doubt, but the features."""
+
 _FOLDS, _MOST_PHOTOS, _TILES, _MOST_LINES = 5, 20_000, 18, 20
 _STRENGTH = 1.0
 
@@ -80,14 +83,7 @@ def report_suspects(folder: Path, photos: Photos, known: Batch, measured: Batch)
     suspects, classes = find_suspects(photos, Points.of(known), Points.of(measured), photos.recipe.seed)
     for line in classes:
         say(f"warning, {line}")
-    for suspect in suspects[:_MOST_LINES]:
-        item = suspect.item
-        say(
-            f"warning, mislabelled? {item.path}: {photos.labels[item.label]} with probability "
-            f"{suspect.probability:.1%}, looks like {photos.labels[suspect.looks_like]}"
-        )
-    if suspects:
-        say(f"{len(suspects)} suspicious photos are listed in {SUSPECTS_CSV}; {SUSPECTS_PNG} shows the first")
+    _say_suspects(suspects, len(known[1]) + len(measured[1]), photos.labels)
     with (folder / SUSPECTS_CSV).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "probability", "looks_like"])
@@ -103,6 +99,24 @@ def report_suspects(folder: Path, photos: Photos, known: Batch, measured: Batch)
     crops = [photos.crop(each.item) for each in first]
     title = "Mislabelled? Label → what it looks like, its probability, file"
     pictures.draw_mistakes(folder / SUSPECTS_PNG, crops, captions, title)
+
+
+def _say_suspects(suspects: Sequence[Suspect], photos: int, labels: Sequence[str]) -> None:
+    """The first of them; of so many that the doubt falls on the features, only how many they are."""
+    if len(suspects) > TOO_MANY * photos:
+        say(
+            f"warning, {len(suspects):,} of {photos:,} photos are taken for another class: rather than wrong labels, "
+            f"these are classes that the features cannot tell apart from so few photos; {SUSPECTS_CSV} lists them"
+        )
+        return
+    for suspect in suspects[:_MOST_LINES]:
+        item = suspect.item
+        say(
+            f"warning, mislabelled? {item.path}: {labels[item.label]} with probability "
+            f"{suspect.probability:.1%}, looks like {labels[suspect.looks_like]}"
+        )
+    if suspects:
+        say(f"{len(suspects)} suspicious photos are listed in {SUSPECTS_CSV}; {SUSPECTS_PNG} shows the first")
 
 
 def _out_of_fold(points: Points, seed: int) -> Probabilities:

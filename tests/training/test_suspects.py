@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from training import suspects
 from training.dataset import Photos, open_photos
 from training.pixels import PixelStore
 from training.recipe import Recipe
@@ -54,6 +55,23 @@ def test_planted_photos_are_found_said_listed_and_shown(
     assert (tmp_path / SUSPECTS_PNG).stat().st_size > 1000
     said = capsys.readouterr().err
     assert all(f"mislabelled? {item.path}: {photos.labels[item.label]}" in said for item in planted)
+
+
+def test_where_most_photos_are_suspects_the_features_are_doubted(
+    photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspects, "TOO_MANY", 0.1)  # for more than half it takes a hundred classes
+    noise = np.random.default_rng(3).normal(size=(48, 16)) * 30
+    known, measured = points(photos, "train"), points(photos, "validation")
+    batches = [
+        (torch.from_numpy(features).float(), torch.from_numpy(each.labels))
+        for features, each in ((noise[:36], known), (noise[36:], measured))
+    ]
+    report_suspects(tmp_path, photos, batches[0], batches[1])
+    rows = list(csv.DictReader((tmp_path / SUSPECTS_CSV).read_text("utf-8").splitlines()))
+    said = capsys.readouterr().err
+    assert f"{len(rows)} of 48 photos are taken for another class" in said
+    assert "mislabelled?" not in said
 
 
 def test_photos_without_fault_are_no_suspects(photos: Photos) -> None:
