@@ -24,7 +24,7 @@ from inference.errors import ClusterUnavailable, PetalpawError, SourceGone
 from inference.repository import Artifact
 from inference.runtimes.base import DeviceChoice
 from scoring.driver import ENDING_SECONDS, Block, Order, Turn, drive
-from scoring.local import Guarded
+from scoring.order import Guarded
 from scoring.remote import RemoteItem
 from scoring.rows import Row, Settings
 from scoring.scorer import CUDA_BATCH

@@ -2,6 +2,7 @@
 
 import fnmatch
 import glob
+import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -53,9 +54,9 @@ class FileItem:
             # Opening a pipe that nobody writes to would wait for ever, so a look comes first.
             if not self.named and not stat.S_ISREG(os.stat(self.location).st_mode):  # noqa: PTH116 – see _walk
                 raise ImageUnreadable(f"{self.path} is not a regular file; name it by itself to read a pipe or device")
-            with open(self.location, "rb") as file:  # noqa: PTH123 – see _walk
+            with open(self.location, "rb", buffering=0) as file:  # noqa: PTH123 – see _walk
                 before = os.fstat(file.fileno())
-                data = file.read(MAX_BYTES + 1)
+                data = _content(file, before)
                 after = os.fstat(file.fileno())
         except (OSError, ValueError) as error:
             if not isinstance(error, PermissionError):
@@ -77,6 +78,17 @@ class FileItem:
                 f"{printable(self.root)} is gone since the run began; bring it back, then run the same command again "
                 "to go on"
             )
+
+
+def _content(file: io.FileIO, status: os.stat_result) -> bytes:
+    """All of a file, or more than MAX_BYTES of one that is larger."""
+    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
+        return file.readall()
+    # Room for so much is taken even if little comes, and given back: for a photo that costs more than to read it.
+    buffered = io.BufferedReader(file)
+    data = buffered.read(MAX_BYTES + 1)
+    buffered.detach()  # or the file would be closed with it
+    return data
 
 
 _roots: dict[str, tuple[int, int]] = {}

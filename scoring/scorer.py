@@ -48,6 +48,14 @@ class Prepared:
     crop: Crop | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A picture that was inferred at batch 1: its row so far, and the batch's logits and features unless it failed."""
+
+    row: Row
+    answer: tuple[Logits, Features] | None = None
+
+
 class Scorer:
     """A classifier and the settings of a run. Safe to call from several threads at once.
 
@@ -86,17 +94,26 @@ class Scorer:
             "packages": _versions("petalpaw", "numpy", "pillow", *PACKAGES[self.origin.runtime], *cutter),
         }
 
-    def row(self, item: Item, read: Read) -> Row:
-        """From input to row at batch 1."""
+    def computed(self, item: Item, read: Read) -> Computed:
+        """From input to logits at batch 1, for `row`."""
         row = Row(item.id, item.path, self.origin)
         try:
             row, data = self._read(row, read)
             row, crop = self._decoded(row, data)
-            return self._filled(row, *self._computed(crop[None]))
+            return Computed(row, self._computed(crop[None]))
         except SourceGone:
             raise
         except Exception as error:  # noqa: BLE001 – whatever one picture does, the others get their rows
-            return row.failed(error)
+            return Computed(row.failed(error))
+
+    def row(self, computed: Computed) -> Row:
+        """The row of one picture. Never raises."""
+        if computed.answer is None:
+            return computed.row
+        try:
+            return self._filled(computed.row, *computed.answer)
+        except Exception as error:  # noqa: BLE001 – as above
+            return computed.row.failed(error)
 
     def prepared(self, item: Item, read: Read) -> Prepared:
         """From input to crop, for `rows`."""

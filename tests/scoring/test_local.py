@@ -15,7 +15,8 @@ from inference.errors import ImageError, ImageUnreadable, ParameterInvalid, Sour
 from inference.prediction import Logits
 from inference.preprocessing import Crop
 from scoring.files import Files
-from scoring.local import READING_THREADS, LocalEngine
+from scoring.local import LocalEngine
+from scoring.order import READING_THREADS
 from scoring.rows import Row, Settings
 from scoring.scorer import CUDA_BATCH, Scorer
 from tests.scoring.gauge import Gauge
@@ -233,4 +234,4 @@ def test_stop_finishes_what_is_in_hand(
     # The first so many, and a row for every input that was taken.
     assert [row.id for row in rows] == list(range(taken.now))
     assert all(row.label == "red" for row in rows)
-    assert 10 <= len(rows) <= 10 + 64
+    assert 10 <= len(rows) <= 10 + 256

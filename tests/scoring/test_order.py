@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from scoring.local import READING_THREADS, in_order
+from scoring.order import READING_THREADS, in_order
+from scoring.sources import Item
 from tests.scoring.gauge import Gauge
 
 
@@ -161,3 +162,23 @@ def test_only_so_many_are_read_ahead() -> None:
     release.set()
     first.join()
     results.close()
+
+
+@pytest.mark.parametrize(("reading", "working", "elsewhere"), [(0, 0.002, False), (0.005, 0, True)])
+def test_other_threads_read_where_one_does_not_keep_up(reading: float, working: float, elsewhere: bool) -> None:
+    names: list[str] = []
+
+    class Named(Number):
+        def read(self) -> bytes:
+            names.append(threading.current_thread().name)
+            time.sleep(reading)
+            return b""
+
+    def work(_: Item, read: Callable[[], bytes]) -> None:
+        read()
+        time.sleep(working)
+
+    results = in_order(work, map(Named, range(400)), streams=2, window=64, stop=threading.Event())
+    assert sum(1 for _ in results) == len(names) == 400
+    others = sum(name != "take" for name in names)
+    assert others > 300 if elsewhere else others < 100
