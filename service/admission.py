@@ -11,7 +11,7 @@ Nothing but the event loop changes the queue; the rates are changed from any thr
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 
 from inference.errors import Overloaded
@@ -60,27 +60,56 @@ class Rate:
         return seconds / per * units
 
 
+class Work:
+    """Expected seconds of some pictures, and how many they are."""
+
+    def __init__(self) -> None:
+        self.seconds, self.pictures = 0.0, 0
+
+    @contextmanager
+    def holds(self, expected_s: float) -> Iterator[None]:
+        """One more, until its end."""
+        self.seconds += expected_s
+        self.pictures += 1
+        try:
+            yield
+        finally:
+            self.pictures -= 1
+            # Sums of floating-point numbers drift; an empty queue is empty.
+            self.seconds = self.seconds - expected_s if self.pictures else 0.0
+
+
 class Admission:
     """The queue in front of `streams` that decode and `lanes` that infer (by default the same streams).
 
-    A picture is in the queue from its turn to its end. A request of many takes few turns at once, so that it counts
-    for little in the wait of others, and waits anew for each of its later turns.
+    A picture is in the queue from its request's admission to its end, or to the end of a request that ends before the
+    picture's turn. Few pictures of one request have their turn at once (`Turns`), and a newcomer's first waits for
+    no others.
     """
 
     def __init__(self, streams: int, max_queue_s: float = math.inf, lanes: int | None = None) -> None:
-        self.pictures = 0
-        self._max_queue_s = max_queue_s
+        self.max_queue_s = max_queue_s
         self._streams, self._lanes = streams, lanes or streams
         # One huge picture keeps one stream busy; as long as another is free, it is no reason to refuse anybody.
         self._longest_s = max_queue_s / streams
         self._decoding: dict[str, Rate] = {}
         self._inference: dict[str, Rate] = {}
-        self._queued_s = 0.0
+        self._queued, self._turns = Work(), Work()
+
+    @property
+    def pictures(self) -> int:
+        """How many have their turn."""
+        return self._turns.pictures
 
     @property
     def wait_s(self) -> float:
-        """Seconds until a picture that came now would be under way."""
-        return self._queued_s
+        """Seconds until all that was let in is done, and a request of several pictures begins at the latest."""
+        return self._queued.seconds
+
+    @property
+    def turn_s(self) -> float:
+        """Seconds until a picture whose turn came now would be under way; at most `wait_s`."""
+        return self._turns.seconds
 
     def decoded(self, pixels: int, seconds: float, digest: str) -> None:
         """Observe the decoding of one picture for one model, by the pixels that it turned out to have."""
@@ -91,36 +120,37 @@ class Admission:
         """The rate of one model, per picture."""
         return self._inference.setdefault(digest, Rate(_GUESSED_INFERENCE))
 
-    def admit(self, call: Call, turns: int = 1) -> None:
-        """Let a request in that will wait `turns` times, one after the other.
+    def admit(self, call: Call, pictures: int = 1) -> None:
+        """Let a request of so many pictures in: one waits for those that have their turn, several for all in the queue.
 
-        Raises Overloaded when the queue is full, or too long for this request's deadline; DeadlineExceeded after it.
+        Raises Overloaded when that is too long, in itself or for this request's deadline; DeadlineExceeded after it.
         """
         call.check()
-        wait = self._queued_s
-        if wait > self._max_queue_s:
-            limit = f"{self._max_queue_s:g} s are allowed"
-        elif wait * turns > call.remaining:
-            limit = f"this request has {call.remaining:.2g} s left and needs {turns} turn(s)"
+        wait_s = self.turn_s if pictures == 1 else self.wait_s
+        if wait_s > self.max_queue_s:
+            limit = f"{self.max_queue_s:g} s are allowed"
+        elif self.turn_s > call.remaining:
+            limit = f"this request has {call.remaining:.2g} s left"
         else:
             return
-        seconds = min(max(1, math.ceil(wait)), _MAX_RETRY_S)
-        raise Overloaded(f"the queue is {wait:.1f} s long, {limit}; try again in {seconds} s", seconds)
+        seconds = min(max(1, math.ceil(wait_s)), _MAX_RETRY_S)
+        raise Overloaded(f"the queue is {wait_s:.1f} s long, {limit}; try again in {seconds} s", seconds)
 
     @contextmanager
-    def turn(self, pixels: int, digest: str) -> Iterator[None]:
-        """One picture of so many pixels (0 when it is decoded already) from its turn to its end."""
+    def queued(self, pixels: int, digest: str) -> Iterator[float]:
+        """One picture of so many pixels (0 when it is decoded already) in the queue: the seconds it is expected to add.
+
+        Its request was let in.
+        """
         decoding = self._decoding_of(digest).seconds(pixels + _FIXED_PIXELS) if pixels else 0.0
-        expected = decoding / self._streams + self.inference(digest).seconds() / self._lanes
-        expected = min(expected, self._longest_s)
-        self._queued_s += expected
-        self.pictures += 1
-        try:
-            yield
-        finally:
-            self.pictures -= 1
-            # Sums of floating-point numbers drift; an empty queue is empty.
-            self._queued_s = self._queued_s - expected if self.pictures else 0.0
+        expected_s = decoding / self._streams + self.inference(digest).seconds() / self._lanes
+        expected_s = min(expected_s, self._longest_s)
+        with self._queued.holds(expected_s):
+            yield expected_s
+
+    def turn(self, expected_s: float) -> AbstractContextManager[None]:
+        """The same picture from its turn to its end."""
+        return self._turns.holds(expected_s)
 
     def _decoding_of(self, digest: str) -> Rate:
         return self._decoding.setdefault(digest, Rate(_GUESSED_DECODING))

@@ -196,7 +196,7 @@ def _now(state: State, entries: list["Entry"]) -> list["Metric"]:
 
     queue = GaugeMetricFamily(
         "petalpaw_queue_seconds",
-        "Seconds of expected work in the queue; admission is by this",
+        "Seconds of expected work let in and not done; admission is by this, of a single picture by what has its turn",
         state.streams.admission.wait_s,
     )
     info = GaugeMetricFamily(

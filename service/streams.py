@@ -32,6 +32,7 @@ from service.call import TOO_LATE, Call
 from service.metrics import Metrics, Wait
 from service.pixels import pixels
 from service.settings import Settings
+from service.turns import Turns
 
 Outcome = Prediction | PetalpawError
 LogitsRow = NDArray[np.float32]
@@ -77,8 +78,8 @@ class Streams:
 
         Raises Overloaded when the request is not let in.
         """
-        self.admission.admit(call, math.ceil(len(inputs) / self.share))
-        turns = asyncio.Semaphore(self.share)
+        self.admission.admit(call, len(inputs))
+        turns = Turns(call, self.admission, len(inputs), self.share)
         name, digest = classifier.artifact.name, classifier.artifact.digest
         call.model = f"{name}/{classifier.artifact.version}"
 
@@ -86,15 +87,15 @@ class Streams:
             self._metrics.picture(name, code)
             call.outcomes[code] += 1
 
-        async def one(each: Input) -> LogitsRow | PetalpawError:
+        async def one(each: Input, held: ExitStack, expected_s: float) -> LogitsRow | PetalpawError:
             """Its outcome, counted."""
-            with ExitStack() as held:
+            with held:
                 held.enter_context(self._metrics.in_flight(name))
-                async with turns:
+                async with turns.one(expected_s):
                     try:
                         if isinstance(each, PetalpawError):
                             raise each
-                        held.enter_context(self.admission.turn(self._pixels(each), digest))
+                        held.enter_context(self.admission.turn(expected_s))
                         logits = await self._logits(call, classifier, each, held)
                     except PetalpawError as error:
                         ended(error.code)
@@ -103,9 +104,13 @@ class Streams:
             ended("ok")
             return logits
 
-        if len(inputs) == 1:
-            return [await one(inputs[0])]  # the usual case needs no task of its own
-        return await asyncio.gather(*map(one, inputs))
+        with ExitStack() as request:
+            # All are in the queue before anybody else is let in; what is cancelled before its task runs leaves it here.
+            held = [request.enter_context(ExitStack()) for _ in inputs]
+            expected = [self._queued(each, digest, its) for each, its in zip(inputs, held, strict=True)]
+            if len(inputs) == 1:
+                return [await one(inputs[0], held[0], expected[0])]  # the usual case needs no task of its own
+            return await asyncio.gather(*map(one, inputs, held, expected))
 
     def loaded(self, classifier: Classifier) -> None:
         """Nothing to prepare."""
@@ -127,6 +132,12 @@ class Streams:
                 return logits
 
         return await self._in_stream(call, classifier, held, alone)
+
+    def _queued(self, each: Input, digest: str, held: ExitStack) -> float:
+        """Put a picture into the queue until `held` ends: the seconds it is expected to add."""
+        if isinstance(each, PetalpawError):
+            return 0.0
+        return held.enter_context(self.admission.queued(self._pixels(each), digest))
 
     def _pixels(self, data: bytes | Crop) -> int:
         """How many pixels will be decoded; too many are refused instead."""

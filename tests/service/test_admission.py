@@ -3,7 +3,8 @@
 import asyncio
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from inference.classifier import Classifier
-from inference.errors import DeadlineExceeded, Overloaded, PetalpawError
+from inference.errors import DeadlineExceeded, ImageEmpty, Overloaded, PetalpawError
 from inference.prediction import Logits
 from inference.preprocessing import Crop, Decoded
 from inference.repository import Artifact
@@ -19,6 +20,7 @@ from service.admission import Admission, Rate
 from service.call import Call
 from service.metrics import Metrics
 from service.streams import BatchedStreams, Streams
+from service.turns import Turns
 
 MAX_PIXELS = 10_000_000
 
@@ -54,6 +56,13 @@ def call(seconds: float = 60) -> Call:
     return Call(deadline=monotonic() + seconds)
 
 
+@contextmanager
+def under_way(admission: Admission, pixels: int) -> Iterator[None]:
+    """A picture that has its turn."""
+    with admission.queued(pixels, "m") as expected_s, admission.turn(expected_s):
+        yield
+
+
 def test_a_rate_is_learnt_from_what_work_took_and_forgets() -> None:
     rate = Rate((1.0, 1.0))
     for _ in range(300):
@@ -71,11 +80,11 @@ def test_a_rate_is_learnt_from_what_work_took_and_forgets() -> None:
 def test_the_queue_is_counted_in_seconds_of_all_streams_together() -> None:
     one, two, device = Admission(1), Admission(2), Admission(2, lanes=1)
     million = 950_000  # and 50,000 for what a picture of any size costs
-    with one.turn(million, "m"), two.turn(million, "m"), device.turn(million, "m"):
+    with one.queued(million, "m"), two.queued(million, "m"), device.queued(million, "m"):
         assert one.wait_s == pytest.approx(0.03)  # the guesses: 0.02 s per million pixels, 0.01 s per run
         assert two.wait_s == pytest.approx(0.015)
         assert device.wait_s == pytest.approx(0.02)
-        with one.turn(0, "m"):
+        with one.queued(0, "m"):
             assert one.wait_s == pytest.approx(0.04)
     assert (one.wait_s, one.pictures) == (0, 0)
 
@@ -85,9 +94,9 @@ def test_models_have_rates_of_their_own() -> None:
     for _ in range(300):
         with admission.inference("fast").timed():
             pass
-    with admission.turn(0, "fast"):
+    with admission.queued(0, "fast"):
         assert admission.wait_s < 0.001
-        with admission.turn(0, "unknown"):
+        with admission.queued(0, "unknown"):
             assert admission.wait_s == pytest.approx(0.01, rel=0.1)
 
 
@@ -96,9 +105,9 @@ def test_drafts_of_one_model_do_not_make_another_look_fast() -> None:
     for _ in range(100):
         admission.decoded(12_000_000, 0.02, "draft")
         admission.decoded(12_000_000, 0.2, "whole")
-    with admission.turn(12_000_000, "draft"):
+    with admission.queued(12_000_000, "draft"):
         assert admission.wait_s < 0.05
-        with admission.turn(12_000_000, "whole"):
+        with admission.queued(12_000_000, "whole"):
             assert 0.15 < admission.wait_s < 0.3
 
 
@@ -106,7 +115,7 @@ def test_tiny_pictures_do_not_make_a_large_one_look_endless() -> None:
     admission = Admission(1)
     for _ in range(100):
         admission.decoded(2000, 0.001, "m")
-    with admission.turn(50_000_000, "m"):
+    with admission.queued(50_000_000, "m"):
         assert 0.5 < admission.wait_s < 5
 
 
@@ -116,7 +125,7 @@ def test_huge_plain_pictures_do_not_speak_for_photos() -> None:
         admission.decoded(2_000_000, 0.04, "m")
     for _ in range(8):
         admission.decoded(81_000_000, 0.3, "m")
-    with admission.turn(2_000_000, "m"):
+    with admission.queued(2_000_000, "m"):
         assert 0.04 / 3 < admission.wait_s < 0.04 * 3
 
 
@@ -136,13 +145,14 @@ def test_the_rate_is_fed_with_the_picture_that_came_out(held: Held, kind: str, m
             seconds.append(sum(spent.seconds for spent in one.spent if spent.stage in ("decode", "preprocess")))
 
     asyncio.run(clients())
-    with streams.admission.turn(1500 * 1500, "m"):
+    with streams.admission.queued(1500 * 1500, "m"):
         assert streams.admission.wait_s < 3 * max(seconds) + 0.1
 
 
 def test_nobody_is_sent_away_for_long() -> None:
     admission = Admission(1, max_queue_s=1000)
-    with admission.turn(2_000_000_000_000, "m"), admission.turn(2_000_000, "m"), pytest.raises(Overloaded) as caught:
+    endless = 2_000_000_000_000
+    with under_way(admission, endless), under_way(admission, 2_000_000), pytest.raises(Overloaded) as caught:
         admission.admit(call())
     assert caught.value.retry_after == 30
 
@@ -171,19 +181,19 @@ def test_what_is_abandoned_stays_in_the_queue_until_its_thread_ends(held: Held, 
 def test_one_huge_picture_does_not_fill_the_queue_of_two_streams() -> None:
     admission = Admission(2, max_queue_s=1)
     huge = 2_000_000_000
-    with admission.turn(huge, "m"):
+    with under_way(admission, huge):
         admission.admit(call())
-        with admission.turn(huge, "m"):
+        with under_way(admission, huge):
             admission.admit(call())
-            with admission.turn(1, "m"), pytest.raises(Overloaded):
+            with under_way(admission, 1), pytest.raises(Overloaded):
                 admission.admit(call())
 
 
 def test_a_full_queue_refuses_and_says_when_it_will_be_empty() -> None:
     admission = Admission(1, max_queue_s=1.5)
-    with admission.turn(50_000_000, "m"):
+    with under_way(admission, 50_000_000):
         admission.admit(call())  # 1.01 s
-        with admission.turn(100_000_000, "m"), pytest.raises(Overloaded, match=r"2\.5 s long, 1\.5 s are") as caught:
+        with under_way(admission, 100_000_000), pytest.raises(Overloaded, match=r"2\.5 s long, 1\.5 s are") as caught:
             admission.admit(call())
     assert caught.value.retry_after == 3
     admission.admit(call())
@@ -191,12 +201,10 @@ def test_a_full_queue_refuses_and_says_when_it_will_be_empty() -> None:
 
 def test_who_cannot_be_answered_in_time_is_refused_at_once() -> None:
     admission = Admission(1, max_queue_s=60)
-    with admission.turn(50_000_000, "m"):
+    with under_way(admission, 50_000_000):
         admission.admit(call(2))
         with pytest.raises(Overloaded, match=r"this request has 0\.5 s left"):
             admission.admit(call(0.5))
-        with pytest.raises(Overloaded, match=r"needs 3 turn\(s\)"):
-            admission.admit(call(2), turns=3)
         with pytest.raises(DeadlineExceeded):
             admission.admit(call(-1))
 
@@ -223,8 +231,8 @@ def test_the_queue_of_the_streams_is_bounded(held: Held, picture: Callable[..., 
     assert (streams.admission.wait_s, streams.admission.pictures) == (0, 0)
 
 
-def test_a_request_of_many_pictures_does_not_fill_the_queue(held: Held, picture: Callable[..., bytes]) -> None:
-    streams = Streams(2, MAX_PIXELS, metrics(), max_queue_s=0.1)
+def test_a_request_of_many_pictures_takes_few_turns_at_once(held: Held, picture: Callable[..., bytes]) -> None:
+    streams = Streams(2, MAX_PIXELS, metrics(), max_queue_s=1)
 
     async def clients() -> None:
         many = asyncio.create_task(streams.logits(call(), held, [picture()] * 50))
@@ -237,6 +245,87 @@ def test_a_request_of_many_pictures_does_not_fill_the_queue(held: Held, picture:
         await asyncio.gather(many, single)
 
     asyncio.run(clients())
+
+
+def test_all_pictures_of_a_request_count_from_its_admission(held: Held, picture: Callable[..., bytes]) -> None:
+    streams = Streams(2, MAX_PIXELS, metrics(), max_queue_s=0.1)
+
+    async def clients() -> list[object]:
+        # 0.27 s of guessed work: more than the longest queue, but nobody is in front of it.
+        first = asyncio.create_task(streams.logits(call(), held, [picture()] * 50))
+        others = [asyncio.create_task(streams.logits(call(), held, [picture()] * count)) for count in (16, 3, 50)]
+        single = asyncio.create_task(streams.logits(call(), held, [picture()]))  # waits for two of them
+        await asyncio.sleep(0.02)
+        assert 0.2 < streams.admission.wait_s < 0.4
+        held.go.set()
+        assert len(await first) == 50
+        assert len(await single) == 1
+        return list(await asyncio.gather(*others, return_exceptions=True))
+
+    refused = asyncio.run(clients())
+    assert all(isinstance(one, Overloaded) and one.retry_after == 1 for one in refused)
+    assert held.decoded == 51
+    assert (streams.admission.wait_s, streams.admission.pictures) == (0, 0)
+
+
+@pytest.mark.parametrize("end", ["at once", "soon", "late", "answered", "refused"])
+def test_a_request_that_ends_leaves_nothing_in_the_queue(held: Held, picture: Callable[..., bytes], end: str) -> None:
+    streams = Streams(1, MAX_PIXELS, metrics())
+    inputs: list[bytes | PetalpawError] = [picture(), ImageEmpty("nothing"), b"no picture", picture(), picture()]
+    if end == "refused":
+        inputs = [ImageEmpty("nothing")] * 5
+    one = call(0.1 if end == "late" else 60)
+
+    async def client() -> None:
+        async with one.at_most(one.remaining if end == "late" else None):
+            request = asyncio.create_task(streams.logits(one, held, inputs))
+            if end in ("at once", "soon"):  # before its pictures' tasks run, and while one of them is under way
+                await asyncio.sleep(0 if end == "at once" else 0.05)
+                assert streams.admission.wait_s > 0
+                request.cancel()
+            elif end == "answered":
+                held.go.set()
+            await request
+
+    async def ended() -> None:
+        with suppress(asyncio.CancelledError, DeadlineExceeded):
+            await client()
+        held.go.set()
+        async with asyncio.timeout(5):
+            while streams.admission.pictures:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(ended())
+    assert streams.admission.wait_s == 0
+    assert held.decoded <= {"at once": 0, "answered": 4, "refused": 0}.get(end, 1)
+
+
+def test_turns_become_more_where_others_would_make_them_late() -> None:
+    async def at_once(others_s: float, seconds: float = 60) -> int:
+        admission = Admission(2, max_queue_s=5)
+        with admission.turn(others_s):
+            return Turns(call(seconds), admission, 16, 2).at_once
+
+    assert asyncio.run(at_once(0)) == 2
+    assert asyncio.run(at_once(0.5)) == 2  # eight times half a second
+    assert asyncio.run(at_once(2)) == 7
+    assert asyncio.run(at_once(5)) == 16
+    assert asyncio.run(at_once(0.5, seconds=1)) == 9
+
+
+def test_turns_become_more_when_others_come_later_but_not_for_a_requests_own_work() -> None:
+    async def widths() -> list[int]:
+        admission = Admission(2, max_queue_s=5)
+        turns = Turns(call(), admission, 16, 2)
+        seen = []
+        for others_s in (0.0, 0.01, 3.0):
+            with admission.turn(others_s), admission.turn(4.0):
+                async with turns.one(4.0), turns.one(0.0):
+                    pass
+            seen.append(turns.at_once)
+        return seen
+
+    assert asyncio.run(widths()) == [2, 2, 7]
 
 
 @pytest.mark.parametrize("kind", ["streams", "adaptive"])

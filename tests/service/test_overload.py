@@ -1,5 +1,6 @@
 """More work than the machine does, on the real server: who is refused, who is answered, and what is never begun."""
 
+import base64
 import io
 import re
 import socket
@@ -85,6 +86,28 @@ def test_a_full_queue_refuses_in_words_and_health_answers(
             assert answer.json()["predictions"][0]["label"] == "red"
     assert sorted(waits)[len(waits) // 2] < 0.25
     assert small_queue.client.post(URL, content=picture(GREEN), headers=JPEG).status_code == 200
+
+
+def test_requests_of_many_pictures_do_not_get_past_the_longest_queue(
+    small_queue: Server, picture: Callable[..., bytes]
+) -> None:
+    one = picture(RED, size=(2000, 1500))
+    files = [("images", ("a.jpg", one))] * 16
+    encoded = {"name": "encoded", "shape": [16, 1], "datatype": "BYTES", "data": [base64.b64encode(one).decode()] * 16}
+
+    def ask(number: int) -> httpx.Response:
+        with httpx.Client(base_url=small_queue.client.base_url, timeout=60, trust_env=False) as own:
+            if number % 3 == 0:
+                return own.post("/v2/models/colours/infer", json={"inputs": [encoded]})
+            return own.post(URL, files=files)
+
+    # So that it knows what such pictures take, all of which wait for themselves alone.
+    assert [ask(number).status_code for number in range(2)] == [200, 200]
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, range(12)))
+    codes = Counter(answer.status_code for answer in answers)
+    assert set(codes) == {200, 429}
+    assert all(1 <= int(answer.headers["retry-after"]) <= 10 for answer in answers if answer.status_code == 429)
 
 
 def test_what_cannot_be_in_time_is_dropped_between_the_stages(server: Server, large: bytes) -> None:
