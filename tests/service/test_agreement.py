@@ -1,7 +1,10 @@
 """Online, offline and evaluation agree: one set of pictures, three ways, the same labels and probabilities, exactly."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from scoring.sinks import FileSink
 from scoring.truth import folder_truth
 from tests.cluster import ROOT, Cluster
 from tests.conftest import SHARED
+from tests.corpus import broken_images
 from tests.service.conftest import Server, start
 
 PICTURES = 200
@@ -96,3 +100,18 @@ def test_service_both_engines_and_evaluation_agree(
         if answer[-1] is None:
             expected[classifier.labels.index(path.parent.name), classifier.labels.index(answer[1])] += 1
     assert found.confusion.tolist() == expected.tolist()
+
+
+def test_broken_pictures_have_the_same_outcome_in_rows(shipped: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for index, broken in enumerate(broken_images()):
+        (folder / f"{index:04}.jpg").write_bytes(broken.data)
+    with ThreadPoolExecutor(4) as pool:
+        served = list(pool.map(lambda path: online(shipped, path), sorted(folder.iterdir())))
+    # In a process of its own, as the service is: here Pillow's warnings about damage are errors.
+    options = ("--models", MODELS.root, "--model", "catdog", "--runtime", "onnx", "--device", "cpu")
+    command = [sys.executable, "-m", "petalpaw", "score", folder, *options, "--output", tmp_path / "out.jsonl"]
+    assert subprocess.run(command, cwd=ROOT, check=False, timeout=120).returncode == 1
+    assert [offline(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == served
+    assert len({each[-1] for each in served}) >= 5
