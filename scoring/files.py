@@ -56,7 +56,7 @@ class FileItem:
                 raise ImageUnreadable(f"{self.path} is not a regular file; name it by itself to read a pipe or device")
             with open(self.location, "rb", buffering=0) as file:  # noqa: PTH123 – see _walk
                 before = os.fstat(file.fileno())
-                data = _content(file, before)
+                data = _content(file, before.st_size)
                 after = os.fstat(file.fileno())
         except (OSError, ValueError) as error:
             if not isinstance(error, PermissionError):
@@ -80,15 +80,20 @@ class FileItem:
             )
 
 
-def _content(file: io.FileIO, status: os.stat_result) -> bytes:
-    """All of a file, or more than MAX_BYTES of one that is larger."""
-    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
-        return file.readall()
-    # Room for so much is taken even if little comes, and given back: for a photo that costs more than to read it.
-    buffered = io.BufferedReader(file)
-    data = buffered.read(MAX_BYTES + 1)
-    buffered.detach()  # or the file would be closed with it
-    return data
+def _content(file: io.FileIO, size: int) -> bytes:
+    """All of a file of probably so many bytes, or MAX_BYTES and one more of a larger one."""
+    parts, left = [], MAX_BYTES + 1
+    # Room for what is asked for is taken first: to ask for MAX_BYTES at once costs more than to read a photo.
+    wanted = max(size + 1, _CHUNK)
+    while left and (part := file.read(min(wanted, left))):
+        parts.append(part)
+        left -= len(part)
+        wanted = _CHUNK
+    return b"".join(parts)
+
+
+_CHUNK = 64 * 2**10
+"""Bytes of a pipe, or of a file that grew, that are read at once."""
 
 
 _roots: dict[str, tuple[int, int]] = {}

@@ -1,16 +1,16 @@
 """Work on many inputs at once, with the outcomes in the order of the inputs.
 
-    source → taken → a stream's work → yielded
+    source → taken → read → a stream's work → yielded
 
 What is done for several inputs at once costs a third of what it costs between two inferences, which leave nothing of it
-in the processor's caches. So who takes from the source is woken for several inputs, and reads them by itself where that
-is quick; who yields is woken for several outcomes.
+in the processor's caches. So who takes from the source, who reads and who yields are each woken for several inputs.
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -21,17 +21,17 @@ from scoring.sources import Item
 READING_THREADS = 16
 """Threads that only read: a slow disk or network is waited for there while the streams compute."""
 
-_LEAST_AHEAD, _MOST_AHEAD = READING_THREADS, READING_THREADS + 8
-"""Inputs that wait for a stream: each is in memory, or on its way there. More are taken when they are the least."""
+_AHEAD = READING_THREADS
+"""Inputs that wait for a stream at most: each is in memory, or on its way there."""
+
+_GROUP = 8
+"""Inputs that are taken, and read one after the other, for one waking, as long as reading keeps up."""
 
 _TOGETHER = 16
 """Outcomes that are worth waking whoever yields them."""
 
 _PATIENCE = 0.1
 """Seconds until outcomes are yielded though they are fewer, and between looks at whether to stop."""
-
-_FEW, _MANY = 32, 4096
-"""Inputs that are read on other threads until one thread is given another chance to keep up with the streams."""
 
 Outcome = TypeVar("Outcome")
 
@@ -58,8 +58,8 @@ def in_order(
     def take() -> None:
         """Put items under way, each when it has its place, until there are no more or `stop` is set."""
         try:
-            while line.has_room() and (item := next(source, None)) is not None:
-                line.put(item, reading.of(item, line.is_idle))
+            while line.has_room(reading.is_behind()) and (item := next(source, None)) is not None:
+                line.put(item, reading.of(item))
                 if stop.is_set() and (item.id + 1) % multiple == 0:
                     break
                 del item
@@ -67,12 +67,12 @@ def in_order(
             line.end()
 
     # A source may wait for its next item, standard input above all; what is done meanwhile is yielded.
-    threading.Thread(target=take, name="take", daemon=True).start()
+    taking = threading.Thread(target=take, name="take", daemon=True)
     computing = [threading.Thread(target=line.compute, name="compute", daemon=True) for _ in range(streams)]
-    for thread in computing:
-        thread.start()
     finished = False
     try:
+        for thread in (*computing, taking):
+            thread.start()
         yield from line.outcomes(stop, multiple)
         finished = True
         if source.error is not None:
@@ -82,8 +82,9 @@ def in_order(
         # Who interrupted twice waits for no thread: it may be reading what never comes.
         wait = finished or not stop.is_set()
         reading.close(wait=wait)
-        for thread in computing if wait else ():
-            thread.join()
+        for thread in computing:
+            if wait and thread.is_alive():
+                thread.join()
 
 
 class _Line(Generic[Outcome]):
@@ -96,21 +97,19 @@ class _Line(Generic[Outcome]):
         self._room, self._waits, self._done = (threading.Condition(lock) for _ in range(3))
         self._waiting: deque[tuple[Item, Read, Future[Outcome]]] = deque()
         self._under_way: deque[Future[Outcome]] = deque()
-        self._taken = self._undone = self._idle = 0
+        self._taken = self._undone = 0
+        self._refill = 0
         self._ended = self._closed = False
 
-    def has_room(self) -> bool:
-        """Wait until another item may be taken. False once the line is closed."""
+    def has_room(self, hurry: bool) -> bool:
+        """Wait until another item may be taken, in a hurry until a single one may. False once the line is closed."""
         with self._room:
-            if len(self._waiting) >= _MOST_AHEAD:
-                self._room.wait_for(lambda: self._closed or len(self._waiting) <= _LEAST_AHEAD)
+            if len(self._waiting) >= _AHEAD:
+                self._refill = _AHEAD - (1 if hurry else _GROUP)
+                self._room.wait_for(lambda: self._closed or len(self._waiting) <= self._refill)
             if len(self._under_way) >= self._window:
                 self._room.wait_for(lambda: self._closed or len(self._under_way) <= self._window // 2)
             return not self._closed
-
-    def is_idle(self) -> bool:
-        """Whether a stream has nothing to do."""
-        return self._idle > 0
 
     def put(self, item: Item, read: Read) -> None:
         """Put an item under way."""
@@ -155,11 +154,9 @@ class _Line(Generic[Outcome]):
             while not self._waiting:
                 if self._ended:
                     return None
-                self._idle += 1
                 self._waits.wait()
-                self._idle -= 1
             waiting = self._waiting.popleft()
-            if len(self._waiting) == _LEAST_AHEAD:
+            if len(self._waiting) == self._refill:
                 self._room.notify()
             return waiting
 
@@ -193,44 +190,45 @@ class _Line(Generic[Outcome]):
 
 
 class _Reading:
-    """Reads items ahead of the streams: one after the other where that keeps them busy, else on threads of its own.
+    """Reads items ahead of the streams: several on one thread while that keeps up, else each on a thread of its own.
 
     Of a source that went away nothing more is asked: what comes later ends as what found it gone.
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(READING_THREADS - 1, thread_name_prefix="read")
+        self._threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="read")
         self._gone: SourceGone | None = None
-        self._left = self._share = _FEW
-        self._in_time = 0
+        self._closed = False
+        self._group: deque[_Encoded] = deque()
+        self._unfinished: list[Future[None]] = []
 
-    def of(self, item: Item, is_late: Callable[[], bool]) -> Read:
-        """What gives the item's bytes when they are wanted, or raises what reading raised.
+    def is_behind(self) -> bool:
+        """Whether something is still being read that was to be read before."""
+        self._unfinished = [task for task in self._unfinished if not task.done()]
+        return bool(self._unfinished)
 
-        `is_late` says whether a stream waits for it.
-        """
-        if self._left:
-            self._left -= 1
-            try:
-                return self._threads.submit(self._read, item).result
-            except RuntimeError:  # closed meanwhile, or no thread can be had: whoever wants it reads it
-                return partial(self._read, item)
-        done: Future[bytes] = Future()
-        try:
-            done.set_result(self._read(item))
-        except Exception as error:  # noqa: BLE001 – raised where the bytes are wanted
-            done.set_exception(error)
-        if is_late():
-            self._left, self._share, self._in_time = self._share, min(2 * self._share, _MANY), 0
-        else:
-            self._in_time += 1
-            if self._in_time == _FEW:
-                self._share = _FEW
-        return done.result
+    def of(self, item: Item) -> Read:
+        """What gives the item's bytes when they are wanted, or raises what reading raised."""
+        encoded = _Encoded(partial(self._read, item))
+        self._group.append(encoded)
+        if self.is_behind():
+            while self._group:
+                self._start(deque([self._group.popleft()]))
+        elif len(self._group) >= _GROUP:
+            group, self._group = self._group, deque()
+            self._start(group)
+        return encoded
+
+    def _start(self, group: "deque[_Encoded]") -> None:
+        # Closed meanwhile, or no thread can be had: whoever wants one reads it.
+        with suppress(RuntimeError):
+            self._unfinished.append(self._threads.submit(_fetch, group))
 
     def _read(self, item: Item) -> bytes:
         if self._gone is not None:
             raise self._gone
+        if self._closed:
+            raise CancelledError
         try:
             return item.read()
         except SourceGone as error:
@@ -239,7 +237,38 @@ class _Reading:
 
     def close(self, *, wait: bool) -> None:
         """End the threads; what they have not begun is dropped."""
+        self._closed = True
         self._threads.shutdown(wait=wait, cancel_futures=True)
+
+
+class _Encoded:
+    """The bytes of an item, read once, by whoever comes first: a reading thread, or the stream that wants them."""
+
+    def __init__(self, read: Read) -> None:
+        self._data: Future[bytes] = Future()
+        self._unread = [(read, self._data)]
+
+    def fetch(self) -> None:
+        """Read it, unless somebody else does."""
+        try:
+            read, data = self._unread.pop()
+        except IndexError:
+            return
+        try:
+            data.set_result(read())
+        except BaseException as error:  # noqa: BLE001 – raised where the bytes are wanted
+            data.set_exception(error)
+
+    def __call__(self) -> bytes:
+        """Raises what reading raised. To be called once: a group that is still being read keeps nothing of it."""
+        self.fetch()
+        data, self._data = self._data, Future()
+        return data.result()
+
+
+def _fetch(group: "deque[_Encoded]") -> None:
+    while group:
+        group.popleft().fetch()
 
 
 class Guarded:

@@ -1,5 +1,6 @@
 """Every file that counts, once, in the same order, whatever it is called and wherever it leads."""
 
+import io
 import os
 import subprocess
 import tempfile
@@ -224,10 +225,22 @@ def test_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
     assert item.stamp() != before
 
 
-def test_endless_file_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", ["/dev/zero", "/proc/self/smaps"])
+def test_file_that_holds_more_than_it_says_is_cut_off(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets and devices have no size, and a file may grow while it is read."""
     monkeypatch.setattr(files, "MAX_BYTES", 1000)
+    asked: list[int] = []
+
+    class Counting(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            asked.append(size or 0)
+            return super().read(size) or b""
+
+    monkeypatch.setattr("builtins.open", lambda path, *_, **__: Counting(path))
     with pytest.raises(ImageUnreadable, match="larger than 1,000 bytes"):
-        FileItem(0, "/dev/zero", named=True).read()
+        FileItem(0, path, named=True).read()
+    assert 0 < max(asked) <= 1001
+    assert min(asked) > 0
 
 
 @pytest.mark.parametrize("pattern", ["in/*.jpg", "in/**/*.jpg", "named"])

@@ -4,8 +4,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -164,21 +165,89 @@ def test_only_so_many_are_read_ahead() -> None:
     results.close()
 
 
-@pytest.mark.parametrize(("reading", "working", "elsewhere"), [(0, 0.002, False), (0.005, 0, True)])
-def test_other_threads_read_where_one_does_not_keep_up(reading: float, working: float, elsewhere: bool) -> None:
-    names: list[str] = []
+def named(read: Callable[[int], None], numbers: Iterable[int]) -> Iterator[Number]:
+    """Items whose reading is `read`."""
 
     class Named(Number):
         def read(self) -> bytes:
-            names.append(threading.current_thread().name)
-            time.sleep(reading)
+            read(self.id)
             return b""
+
+    return map(Named, numbers)
+
+
+def stalled(release: threading.Event) -> None:
+    assert release.wait(10)
+
+
+def test_quick_reads_are_done_several_on_one_thread() -> None:
+    names: list[str] = []
 
     def work(_: Item, read: Callable[[], bytes]) -> None:
         read()
-        time.sleep(working)
+        time.sleep(0.002)
 
-    results = in_order(work, map(Named, range(400)), streams=2, window=64, stop=threading.Event())
-    assert sum(1 for _ in results) == len(names) == 400
-    others = sum(name != "take" for name in names)
-    assert others > 300 if elsewhere else others < 100
+    items = named(lambda _: names.append(threading.current_thread().name), range(400))
+    assert sum(1 for _ in in_order(work, items, streams=2, window=64, stop=threading.Event())) == len(names) == 400
+    changes = sum(one != other for one, other in pairwise(names))
+    assert changes < 200
+
+
+def test_a_read_that_stalls_holds_up_nobody_else() -> None:
+    release, done = threading.Event(), Gauge()
+
+    def work(item: Item, read: Callable[[], bytes]) -> int:
+        read()
+        with done._lock:
+            done.highest += 1
+        return item.id
+
+    items = named(lambda index: None if index != 20 else stalled(release), range(400))
+    results = in_order(work, items, streams=2, window=256, stop=threading.Event())
+    assert [next(results) for _ in range(20)] == list(range(20))
+    deadline = time.monotonic() + 5
+    while done.highest < 200 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert done.highest >= 200
+    release.set()
+    assert list(results) == list(range(20, 400))
+
+
+def test_each_is_read_once_though_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "_adjust_thread_count", refuse)
+    results = in_order(
+        lambda _, data: data(), named(read.append, range(100)), streams=2, window=64, stop=threading.Event()
+    )
+    assert sum(1 for _ in results) == 100
+    assert sorted(read) == list(range(100))
+
+
+def test_an_item_in_whose_reading_the_run_is_stopped_has_its_outcome() -> None:
+    stop = threading.Event()
+
+    def slow(index: int) -> None:
+        if index == 80:
+            stop.set()
+            time.sleep(0.4)
+
+    results = in_order(lambda item, read: read() or item.id, named(slow, range(81)), streams=1, window=64, stop=stop)
+    assert list(results) == list(range(81))
+
+
+def test_no_thread_stays_when_one_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, start = threading.active_count(), threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name == "take":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start"):
+        next(ordered(range(9), lambda item: item))
+    assert threading.active_count() == before
