@@ -13,6 +13,9 @@ from inference.errors import DataInvalid, ImageUnreadable, SourceGone
 from scoring.rows import printable
 from scoring.sources import MAX_BYTES, SUFFIXES
 
+_CHUNK = 64 * 2**10
+"""Bytes of a pipe, or of a file that grew, that are read at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
@@ -90,10 +93,6 @@ def _content(file: io.FileIO, size: int) -> bytes:
         left -= len(part)
         wanted = _CHUNK
     return b"".join(parts)
-
-
-_CHUNK = 64 * 2**10
-"""Bytes of a pipe, or of a file that grew, that are read at once."""
 
 
 _roots: dict[str, tuple[int, int]] = {}

@@ -47,9 +47,9 @@ def in_order(
 ) -> Generator[Outcome]:
     """`work(item, read)` for every item, on `streams` threads, yielded in the order of `items`.
 
-    The item has usually been read when `read()` is called. At most `window` items are under
-    way, however many there are. After `stop` is set no further item is taken, but for those up to the next `multiple`
-    of ids, and those that were taken are finished and yielded. So they are before an error of `items` itself is raised.
+    The item has usually been read when `read()` is called, which is to be once. At most `window` items are under way,
+    however many there are. After `stop` is set no further item is taken, but for those up to the next `multiple` of
+    ids, and those that were taken are finished and yielded. So they are before an error of `items` itself is raised.
     """
     line = _Line(work, window)
     reading = _Reading()

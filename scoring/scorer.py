@@ -94,27 +94,6 @@ class Scorer:
             "packages": _versions("petalpaw", "numpy", "pillow", *PACKAGES[self.origin.runtime], *cutter),
         }
 
-    def computed(self, item: Item, read: Read) -> Computed:
-        """From input to logits at batch 1, for `row`."""
-        row = Row(item.id, item.path, self.origin)
-        try:
-            row, data = self._read(row, read)
-            row, crop = self._decoded(row, data)
-            return Computed(row, self._computed(crop[None]))
-        except SourceGone:
-            raise
-        except Exception as error:  # noqa: BLE001 – whatever one picture does, the others get their rows
-            return Computed(row.failed(error))
-
-    def row(self, computed: Computed) -> Row:
-        """The row of one picture. Never raises."""
-        if computed.answer is None:
-            return computed.row
-        try:
-            return self._filled(computed.row, *computed.answer)
-        except Exception as error:  # noqa: BLE001 – as above
-            return computed.row.failed(error)
-
     def prepared(self, item: Item, read: Read) -> Prepared:
         """From input to crop, for `rows`."""
         row = Row(item.id, item.path, self.origin)
@@ -123,8 +102,22 @@ class Scorer:
             return Prepared(*self._decoded(row, data))
         except SourceGone:
             raise
-        except Exception as error:  # noqa: BLE001 – as above
+        except Exception as error:  # noqa: BLE001 – whatever one picture does, the others get their rows
             return Prepared(row.failed(error))
+
+    def computed(self, item: Item, read: Read) -> Computed:
+        """From input to logits at batch 1, for `row`."""
+        prepared = self.prepared(item, read)
+        if prepared.crop is None:
+            return Computed(prepared.row)
+        try:
+            return Computed(prepared.row, self._computed(prepared.crop[None]))
+        except Exception as error:  # noqa: BLE001 – as above
+            return Computed(prepared.row.failed(error))
+
+    def row(self, computed: Computed) -> Row:
+        """The row of one picture. Never raises."""
+        return computed.row if computed.answer is None else self._try_fill(computed.row, *computed.answer)
 
     def rows(self, held: list[Prepared]) -> list[Row]:
         """The rows of a batch with at most `batch_size` crops, in order. Never raises."""
@@ -132,10 +125,11 @@ class Scorer:
         if not crops:
             return [each.row for each in held]
         try:
-            computed = zip(*self._batch(crops), strict=True)
+            logits, features = self._batch(crops)
         except Exception:  # noqa: BLE001 – one picture may be at fault: find it by trying each alone
             return [self._infer_alone(each) for each in held]
-        return [each.row if each.crop is None else self._try_fill(each.row, *next(computed)) for each in held]
+        answers = zip(logits[:, None], features[:, None], strict=True)
+        return [each.row if each.crop is None else self._try_fill(each.row, *next(answers)) for each in held]
 
     def _read(self, row: Row, read: Read) -> tuple[Row, bytes]:
         data = read()
@@ -165,13 +159,13 @@ class Scorer:
             return each.row
         try:
             return self._filled(each.row, *self._batch([each.crop]))
-        except Exception as error:  # noqa: BLE001 – as in `row`
+        except Exception as error:  # noqa: BLE001 – as above
             return each.row.failed(error)
 
     def _try_fill(self, row: Row, logits: Logits, features: Features) -> Row:
         try:
-            return self._filled(row, logits[None], features[None])
-        except ArithmeticError as error:
+            return self._filled(row, logits, features)
+        except Exception as error:  # noqa: BLE001 – as above
             return row.failed(error)
 
     def _batch(self, crops: list[Crop]) -> tuple[Logits, Features]:
